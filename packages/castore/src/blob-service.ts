@@ -1,0 +1,55 @@
+import type { Digest } from "./digest.ts";
+
+/** What a call that may wait accepts. */
+export interface CallOptions {
+  /** Ends the call with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Bytes on their way: each piece belongs to the receiver once it was yielded. */
+export type ByteSource = AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+
+/** A piece of a blob, itself a blob. */
+export interface ChunkMeta {
+  readonly digest: Digest;
+  readonly size: number;
+}
+
+/** An open blob. Positions and lengths are bytes. */
+export interface BlobReader extends AsyncDisposable {
+  readonly size: number;
+  /**
+   * The bytes [start, end) in order, `end` defaulting to and clipped at the size. Pieces are at most
+   * 1 MiB and belong to the receiver. Rejects CORRUPT or INCOMPLETE where the blob cannot be read
+   * whole; what was yielded before may be wrong only if the service says it does not verify.
+   */
+  stream(start?: number, end?: number, options?: CallOptions): AsyncIterable<Uint8Array>;
+  /** Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Stores byte strings under their BLAKE3 digest. Everything may be called concurrently.
+ * Every implementation passes test/blob-service-suite.ts.
+ */
+export interface BlobService {
+  /** Whether the blob is there. May be wrong only while it is put or collected. */
+  has(digest: Digest, options?: CallOptions): Promise<boolean>;
+  /** Opens the blob; undefined where it is absent. The caller closes the reader. */
+  open(digest: Digest, options?: CallOptions): Promise<BlobReader | undefined>;
+  /**
+   * Stores the bytes of `source`. Resolves with their digest once they are durable (as far as the
+   * implementation is) and visible. Idempotent. When it rejects, nothing is visible.
+   * With `expect`, rejects CORRUPT and stores nothing unless the digest is that one.
+   */
+  put(source: ByteSource, options?: PutBlobOptions): Promise<ChunkMeta>;
+  /**
+   * The content-defined chunks of the blob in order; empty where it is one chunk or the
+   * implementation does not chunk; undefined where the blob is absent.
+   */
+  chunks(digest: Digest, options?: CallOptions): Promise<readonly ChunkMeta[] | undefined>;
+}
+
+export interface PutBlobOptions extends CallOptions {
+  readonly expect?: Digest | undefined;
+}

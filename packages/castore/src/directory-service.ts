@@ -1,0 +1,27 @@
+import type { CallOptions } from "./blob-service.ts";
+import type { Digest } from "./digest.ts";
+import type { Directory } from "./directory.ts";
+
+/**
+ * Stores directories under the BLAKE3 digest of their canonical encoding. Everything may be called
+ * concurrently. Every implementation passes test/directory-service-suite.ts.
+ */
+export interface DirectoryService {
+  /** The directory, verified; undefined where it is absent. Rejects CORRUPT on a mismatch. */
+  get(digest: Digest, options?: CallOptions): Promise<Directory | undefined>;
+  /**
+   * The directory and all below it, root first, breadth first in name order, each digest once, each
+   * verified. Yields nothing where the root is absent; rejects INCOMPLETE where one below is.
+   */
+  getClosure(root: Digest, options?: CallOptions): AsyncIterable<Directory>;
+  /**
+   * Stores directories given children before parents, ending with one root that refers to all, and
+   * resolves with the root's digest once all are durable and visible; all or nothing. Idempotent.
+   * Rejects INCOMPLETE where a child was neither given nor already there, INVALID where
+   * sizes disagree or a directory other than the last is not referred to.
+   */
+  putClosure(
+    directories: AsyncIterable<Directory> | Iterable<Directory>,
+    options?: CallOptions,
+  ): Promise<Digest>;
+}

@@ -1,0 +1,70 @@
+export type {
+  BlobReader,
+  BlobService,
+  ByteSource,
+  CallOptions,
+  ChunkMeta,
+  PutBlobOptions,
+} from "./blob-service.ts";
+export {
+  type ByteString,
+  byteStringBytes,
+  byteStringOf,
+  byteStringOfText,
+  byteStringText,
+} from "./byte-string.ts";
+export {
+  CASTORE_ERROR_CODES,
+  CastoreError,
+  type CastoreErrorCode,
+  isCastoreError,
+} from "./castore-error.ts";
+export type { ChunkIndex } from "./chunk-index.ts";
+export {
+  createDigestHasher,
+  DIGEST_BYTES,
+  type Digest,
+  type DigestHasher,
+  digestBytes,
+  digestOf,
+  digestOfBytes,
+  EMPTY_DIGEST,
+  formatDigestText,
+  parseDigest,
+} from "./digest.ts";
+export { Directory, directoryOf, type Entry } from "./directory.ts";
+export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./directory-codec.ts";
+export type { DirectoryService } from "./directory-service.ts";
+export type { LocalStore } from "./local-store.ts";
+export {
+  type DirectoryNode,
+  type FileNode,
+  type Node,
+  nodesEqual,
+  type SymlinkNode,
+} from "./node.ts";
+export {
+  decodeEntry,
+  decodeNode,
+  ENTRY_TEXT_LENGTH_MAX,
+  encodeNode,
+  formatEntryText,
+  parseEntryText,
+  type RawEntry,
+} from "./node-codec.ts";
+export {
+  PATH_COMPONENT_BYTES_MAX,
+  type PathComponent,
+  type PathComponentFault,
+  parsePathComponent,
+  pathComponentFault,
+  pathComponentOfText,
+} from "./path-component.ts";
+export type { RootRecord, RootStore, StoreTable, TableRow } from "./root-store.ts";
+export {
+  parseSymlinkTarget,
+  SYMLINK_TARGET_BYTES_MAX,
+  type SymlinkTarget,
+  type SymlinkTargetFault,
+  symlinkTargetFault,
+} from "./symlink-target.ts";

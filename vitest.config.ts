@@ -1,0 +1,30 @@
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+const root = fileURLToPath(new URL(".", import.meta.url));
+
+/** Tests import `src/x.ts` for types and navigation, but run what ships: `dist/x.js`. */
+const runWhatShips = {
+  name: "run-what-ships",
+  enforce: "pre" as const,
+  resolveId(source: string, importer: string | undefined) {
+    if (importer === undefined || !source.startsWith(".")) return undefined;
+    const path = fileURLToPath(new URL(source, `file://${importer}`));
+    const match = /^(.*\/packages\/[^/]+)\/src\/(.*)\.ts$/.exec(path);
+    if (match === null || !path.startsWith(root)) return undefined;
+    return `${match[1]}/dist/${match[2]}.js`;
+  },
+};
+
+export default defineConfig({
+  plugins: [runWhatShips],
+  test: {
+    include: ["packages/*/test/**/*.test.ts", "test/**/*.test.ts"],
+    server: { deps: { external: [/\/packages\/[^/]+\/dist\//] } },
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    maxWorkers: 2,
+    reporters: process.env.CI ? ["default", "json"] : ["default"],
+    outputFile: { json: ".cache/test-report.json" },
+  },
+});
