@@ -15,10 +15,11 @@ export interface DirectoryService {
    */
   getClosure(root: Digest, options?: CallOptions): AsyncIterable<Directory>;
   /**
-   * Stores directories given children before parents, ending with one root that refers to all, and
-   * resolves with the root's digest once all are durable and visible; all or nothing. Idempotent.
-   * Rejects INCOMPLETE where a child was neither given nor already there, INVALID where
-   * sizes disagree or a directory other than the last is not referred to.
+   * Stores directories given children before parents, all below one root, and resolves with the
+   * root's digest once all are durable and visible; all or nothing. Idempotent; a directory may be
+   * given twice. Rejects INCOMPLETE where a child was neither given before nor already there,
+   * INVALID where sizes agree with neither rule (docs/format.md, Size) throughout the closure, where
+   * nothing is given or more than one directory is not referred to. `leavesToRoot` checks all this.
    */
   putClosure(
     directories: AsyncIterable<Directory> | Iterable<Directory>,

@@ -6,6 +6,7 @@ export type {
   ChunkMeta,
   PutBlobOptions,
 } from "./blob-service.ts";
+export { type ByteRange, clipRange } from "./byte-range.ts";
 export {
   type ByteString,
   byteStringBytes,
@@ -13,6 +14,7 @@ export {
   byteStringOfText,
   byteStringText,
 } from "./byte-string.ts";
+export { cancellable, untilAborted } from "./cancellable.ts";
 export {
   CASTORE_ERROR_CODES,
   CastoreError,
@@ -33,9 +35,26 @@ export {
   parseDigest,
 } from "./digest.ts";
 export { Directory, directoryOf, type Entry } from "./directory.ts";
+export {
+  CLOSURE_DIRECTORIES_MAX,
+  createRootToLeaves,
+  type EncodedDirectory,
+  encodedDirectoryOf,
+  type LeavesToRootOptions,
+  leavesToRoot,
+  type RootToLeaves,
+  type StoredDirectory,
+  walkClosure,
+} from "./directory-closure.ts";
 export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./directory-codec.ts";
 export type { DirectoryService } from "./directory-service.ts";
 export type { LocalStore } from "./local-store.ts";
+export {
+  createBytesReader,
+  createMemoryBlobService,
+  type MemoryBlobServiceOptions,
+} from "./memory-blob-service.ts";
+export { createMemoryDirectoryService } from "./memory-directory-service.ts";
 export {
   type DirectoryNode,
   type FileNode,
