@@ -79,7 +79,13 @@ export {
   pathComponentFault,
   pathComponentOfText,
 } from "./path-component.ts";
+export type { RootChange, RootEntry, RootNode, RootNodes } from "./root-nodes.ts";
 export type { RootRecord, RootStore, StoreTable, TableRow } from "./root-store.ts";
+export {
+  createStaticRootNodes,
+  type StaticRoot,
+  type StaticRootNodes,
+} from "./static-root-nodes.ts";
 export {
   parseSymlinkTarget,
   SYMLINK_TARGET_BYTES_MAX,
