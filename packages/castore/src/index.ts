@@ -14,6 +14,7 @@ export {
   byteStringOfText,
   byteStringText,
 } from "./byte-string.ts";
+export { type ByteTransform, throughDuplex } from "./byte-transform.ts";
 export { cancellable, untilAborted } from "./cancellable.ts";
 export {
   CASTORE_ERROR_CODES,
@@ -93,3 +94,12 @@ export {
   type SymlinkTargetFault,
   symlinkTargetFault,
 } from "./symlink-target.ts";
+export {
+  createZstdDecoder,
+  createZstdEncoder,
+  ZSTD_LEVEL,
+  type ZstdDecoderOptions,
+  type ZstdEncoderOptions,
+  zstdCompress,
+  zstdDecompress,
+} from "./zstd.ts";
