@@ -24,7 +24,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 120_000,
     maxWorkers: 2,
-    reporters: process.env.CI ? ["default", "json"] : ["default"],
+    reporters: ["default", "json"],
     outputFile: { json: ".cache/test-report.json" },
   },
 });

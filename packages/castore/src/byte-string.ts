@@ -24,7 +24,7 @@ export function byteStringBytes(string: ByteString): Buffer {
   return Buffer.from(string, "latin1");
 }
 
-/** `string` decoded as UTF-8; a byte that is not UTF-8 becomes U+FFFD. For people, not for paths. */
+/** Decodes UTF-8; a byte that is not UTF-8 becomes U+FFFD. For people, not for paths. */
 export function byteStringText(string: ByteString): string {
   return Buffer.from(string, "latin1").toString("utf8");
 }

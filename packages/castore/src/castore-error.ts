@@ -22,7 +22,7 @@ export const CASTORE_ERROR_CODES = [
 
 export type CastoreErrorCode = (typeof CASTORE_ERROR_CODES)[number];
 
-/** Every expected failure. The message names the thing that failed; `cause` keeps what was caught. */
+/** Every expected failure. The message names what failed; `cause` keeps what was caught. */
 export class CastoreError extends Error {
   readonly code: CastoreErrorCode;
 

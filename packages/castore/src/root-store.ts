@@ -6,7 +6,7 @@ export interface RootRecord {
   /** 1..200 ASCII characters; for a store path, its 32-character hash part. */
   readonly key: string;
   readonly node: Node;
-  /** Keys of other records that this one needs; they live as long as it does. May include itself. */
+  /** Keys of other records that this one needs; they live as long as it does. May hold `key`. */
   readonly references: readonly string[];
   readonly payload: Uint8Array;
 }
