@@ -19,10 +19,11 @@ export interface ChunkMeta {
 export interface BlobReader extends AsyncDisposable {
   readonly size: number;
   /**
-   * The bytes [start, end) in order, `end` defaulting to the size; both are clipped at it. Pieces are
-   * 1 byte to 1 MiB and belong to the receiver. Several streams may run at once. Rejects RangeError
-   * on a bound that is negative or no integer, CLOSED after close(). Rejects CORRUPT or INCOMPLETE where the blob cannot be read
-   * whole; what was yielded before may be wrong only if the service says it does not verify.
+   * The bytes [start, end) in order, `end` defaulting to the size; both are clipped at it. Pieces
+   * are 1 byte to 1 MiB and belong to the receiver. Several streams may run at once. Rejects
+   * RangeError on a bound that is negative or no integer, CLOSED after close(). Rejects CORRUPT or
+   * INCOMPLETE where the blob cannot be read whole; what was yielded before may be wrong only if
+   * the service says it does not verify.
    */
   stream(start?: number, end?: number, options?: CallOptions): AsyncIterable<Uint8Array>;
   /** Idempotent. */

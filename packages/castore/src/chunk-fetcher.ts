@@ -26,8 +26,9 @@ export interface ChunkTransport {
 /** The chunks that one reader will need, in the order in which it will take them. */
 export interface ChunkPlan extends Disposable {
   /**
-   * The verified bytes of `chunk`, shared with other takers: not to be changed. Rejects INCOMPLETE where
-   * the remote lacks it, CORRUPT where its bytes are wrong, UNAVAILABLE where the request failed.
+   * The verified bytes of `chunk`, shared with other takers: not to be changed. Rejects INCOMPLETE
+   * where the remote lacks it, CORRUPT where its bytes are wrong, UNAVAILABLE where the request
+   * failed.
    */
   take(chunk: ChunkMeta): Promise<Uint8Array>;
 }

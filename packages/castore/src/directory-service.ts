@@ -18,8 +18,9 @@ export interface DirectoryService {
    * Stores directories given children before parents, all below one root, and resolves with the
    * root's digest once all are durable and visible; all or nothing. Idempotent; a directory may be
    * given twice. Rejects INCOMPLETE where a child was neither given before nor already there,
-   * INVALID where sizes agree with neither rule (docs/format.md, Size) throughout the closure, where
-   * nothing is given or more than one directory is not referred to. `leavesToRoot` checks all this.
+   * INVALID where sizes agree with neither rule (docs/format.md, Size) throughout the closure,
+   * where nothing is given or more than one directory is not referred to. `leavesToRoot` checks all
+   * this.
    */
   putClosure(
     directories: AsyncIterable<Directory> | Iterable<Directory>,
