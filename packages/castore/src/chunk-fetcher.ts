@@ -153,31 +153,27 @@ export class ChunkFetcher implements Disposable {
   #nextBatch(): Wanted[] {
     const batch: Wanted[] = [];
     let bytes = 0;
-    const add = (wanted: Wanted): boolean => {
-      if (wanted.state !== "waiting" || wanted.uses <= 0) return true;
-      const full = batch.length === FETCH_ITEMS_MAX || bytes + wanted.chunk.size > FETCH_BYTES_MAX;
-      if (full && batch.length > 0) return false;
+    const isFull = (next: ChunkMeta): boolean =>
+      batch.length === FETCH_ITEMS_MAX || (bytes > 0 && bytes + next.size > FETCH_BYTES_MAX);
+    const add = (wanted: Wanted): void => {
+      if (wanted.state !== "waiting" || wanted.uses <= 0) return;
       wanted.state = "requested";
       this.#aheadBytes += wanted.chunk.size;
       bytes += wanted.chunk.size;
       batch.push(wanted);
-      return true;
     };
-    while (this.#urgent.length > 0) {
-      const wanted = this.#urgent[0];
-      if (wanted !== undefined && !add(wanted)) return batch;
+    for (let wanted = this.#urgent[0]; wanted !== undefined; wanted = this.#urgent[0]) {
+      if (isFull(wanted.chunk)) return batch;
+      add(wanted);
       this.#urgent.shift();
     }
     for (const plan of this.#plans) {
-      for (;;) {
-        const next = plan.peek();
-        if (next === undefined) break;
-        const fits = this.#aheadBytes + next.chunk.size <= this.#aheadBytesMax;
-        if (!fits && this.#aheadBytes > 0) return batch;
-        if (!add(this.#want(next.chunk, next.uses))) {
-          this.release(next.chunk, next.uses);
+      for (let next = plan.peek(); next !== undefined; next = plan.peek()) {
+        const ahead = this.#aheadBytes + next.chunk.size;
+        if (isFull(next.chunk) || (this.#aheadBytes > 0 && ahead > this.#aheadBytesMax)) {
           return batch;
         }
+        add(this.#want(next.chunk, next.uses));
         plan.advance();
       }
     }
