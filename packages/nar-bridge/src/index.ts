@@ -1,1 +1,103 @@
-export {};
+export {
+  CACHE_INFO_LENGTH_MAX,
+  type CacheInfo,
+  formatCacheInfo,
+  parseCacheInfo,
+  parseUpgrade,
+  type Upgrade,
+} from "./cache-info.ts";
+export {
+  type BridgedNar,
+  formatBridgedNarUrl,
+  formatSnixNarUrl,
+  type NarFile,
+  parseBridgedNarUrl,
+  parseNarFile,
+  parseSnixNarUrl,
+  parseStoreHashFile,
+  type SnixNar,
+  type StoreHashFile,
+} from "./cache-url.ts";
+export {
+  type ContentAddress,
+  type ContentAddressed,
+  contentAddressedPath,
+  formatContentAddress,
+  isContentAddressed,
+  type MaybeContentAddressed,
+  parseContentAddress,
+} from "./content-address.ts";
+export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./ed25519-key.ts";
+export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
+export { type NarInfo, type NarInfoQuirk, narInfoServedAt } from "./nar-info.ts";
+export {
+  decodeNarInfo,
+  formatNarInfo,
+  NAR_INFO_BYTES_MAX,
+  NAR_INFO_SIGNATURES_MAX,
+  parseNarInfo,
+} from "./nar-info-text.ts";
+export {
+  formatSriHash,
+  HASH_BYTES,
+  type HashAlgorithm,
+  type NarHash,
+  type NixHash,
+  narHashOf,
+  narHashOfDigits,
+  nixHashAlgorithm,
+  nixHashBytes,
+  nixHashDigits,
+  nixHashOf,
+  parseNarHash,
+  parseNixHash,
+} from "./nix-hash.ts";
+export {
+  decodeNixbase32,
+  encodeNixbase32,
+  NIXBASE32_ALPHABET,
+  nixbase32Length,
+} from "./nixbase32.ts";
+export {
+  parseSignature,
+  type Signature,
+  signatureBytes,
+  signatureKeyName,
+  signatureOf,
+  signFingerprint,
+  verifySignature,
+} from "./signature.ts";
+export {
+  formatRootFingerprint,
+  parseRootSignature,
+  type RootSignature,
+  RootSigningKey,
+  type SignedRoot,
+  TrustedRootKeys,
+} from "./signed-root.ts";
+export {
+  formatStorePath,
+  isStoreHash,
+  isStorePathName,
+  NIX_STORE_DIR,
+  parseAbsoluteStorePath,
+  parseStoreDir,
+  parseStoreHash,
+  parseStoreLocation,
+  parseStorePath,
+  STORE_HASH_BYTES,
+  STORE_HASH_LENGTH,
+  STORE_PATH_NAME_LENGTH_MAX,
+  type StoreDir,
+  type StoreHash,
+  type StorePath,
+  type StorePathFault,
+  type StorePathLocation,
+  storeHashBytes,
+  storeHashOf,
+  storePathFault,
+  storePathHash,
+  storePathName,
+  storePathOf,
+} from "./store-path.ts";
+export { type Signed, type Trust, TrustedKeys } from "./trusted-keys.ts";

@@ -1,0 +1,76 @@
+import { formatEntryText, type Node } from "@castore/castore";
+import { PublicKey, parseNamedBytes, SecretKey, SIGNATURE_BYTES, signerOf } from "./ed25519-key.ts";
+import { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
+
+declare const rootSignatureBrand: unique symbol;
+
+/** `KEYNAME:BASE64`: a key says that a store path, as fingerprinted, has a certain root node. */
+export type RootSignature = string & { readonly [rootSignatureBrand]: true };
+
+/** Parses a root signature. Rejects INVALID. */
+export function parseRootSignature(text: string): RootSignature {
+  parseNamedBytes(text, SIGNATURE_BYTES, "root signature");
+  return text as RootSignature;
+}
+
+/** A path, its root node and who vouches for the two belonging together. */
+export interface SignedRoot extends Fingerprinted {
+  readonly node: Node;
+  readonly rootSignatures: readonly RootSignature[];
+}
+
+/** The text that a root signature is of (docs/protocol.md, Signed roots). */
+export function formatRootFingerprint(path: Fingerprinted, node: Node): string {
+  return rootFingerprint(formatFingerprint(path), node);
+}
+
+function rootFingerprint(fingerprint: string, node: Node): string {
+  return `castore-root/1;${fingerprint};${formatEntryText(node)}`;
+}
+
+/** A secret key that signs roots. No narinfo key, so that neither is used for the other. */
+export class RootSigningKey {
+  readonly #key: SecretKey;
+
+  private constructor(key: SecretKey) {
+    this.#key = key;
+  }
+
+  /** Parses `NAME:BASE64`, as for narinfos. Rejects INVALID. */
+  static parse(text: string): RootSigningKey {
+    return new RootSigningKey(SecretKey.parse(text));
+  }
+
+  get publicKey(): PublicKey {
+    return this.#key.publicKey;
+  }
+
+  sign(path: Fingerprinted, node: Node): RootSignature {
+    const signature = this.#key.sign(formatRootFingerprint(path, node));
+    return parseRootSignature(`${this.#key.name}:${signature.toString("base64")}`);
+  }
+}
+
+/** The public keys whose word for a root node is taken. Trusts no narinfo. */
+export class TrustedRootKeys {
+  readonly keys: readonly PublicKey[];
+
+  private constructor(keys: readonly PublicKey[]) {
+    this.keys = keys;
+  }
+
+  /** Parses keys of the form `NAME:BASE64`. Rejects INVALID. */
+  static parse(texts: readonly string[]): TrustedRootKeys {
+    return new TrustedRootKeys(texts.map((text) => PublicKey.parse(text)));
+  }
+
+  /** The name of the first trusted key that signed this root, or undefined. */
+  verify(path: SignedRoot): string | undefined {
+    const texts = acceptedFingerprints(path).map((text) => rootFingerprint(text, path.node));
+    for (const signature of path.rootSignatures) {
+      const name = signerOf(this.keys, texts, signature);
+      if (name !== undefined) return name;
+    }
+    return undefined;
+  }
+}
