@@ -6,6 +6,7 @@ export type {
   ChunkMeta,
   PutBlobOptions,
 } from "./blob-service.ts";
+export { ByteQueue } from "./byte-queue.ts";
 export { type ByteRange, clipRange } from "./byte-range.ts";
 export {
   type ByteString,
@@ -22,6 +23,13 @@ export {
   type CastoreErrorCode,
   isCastoreError,
 } from "./castore-error.ts";
+export {
+  ChunkFetcher,
+  type ChunkPlan,
+  type ChunkTransport,
+  FETCH_BYTES_MAX,
+  FETCH_ITEMS_MAX,
+} from "./chunk-fetcher.ts";
 export type { ChunkIndex } from "./chunk-index.ts";
 export {
   createDigestHasher,

@@ -1,5 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
 import { CastoreError } from "@castore/castore";
+import { type NarHash, narHashOf } from "./nix-hash.ts";
 
 /** A NAR not above this is held back until it is proven, unless that takes too long. */
 export const HOLD_BYTES_MAX = 32 * 1024 * 1024;
@@ -12,10 +13,9 @@ export const SOURCE_STALL_MS_MAX = 30_000;
 
 /** What a NAR must turn out to be. */
 export interface NarExpectation {
-  /** Hex sha256 of the whole NAR. */
-  readonly sha256: string;
+  readonly narHash: NarHash;
   /** Bytes. */
-  readonly size: number;
+  readonly narSize: number;
 }
 
 /** One way to the bytes of a NAR. */
@@ -51,7 +51,7 @@ export async function* deliverNar(
   options: DeliveryOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const released = new ReleasedPrefix();
-  const held = new HeldBytes(expected.size, options);
+  const held = new HeldBytes(expected.narSize, options);
   const reasons: string[] = [];
   let cause: unknown;
   for await (const source of sources) {
@@ -75,7 +75,7 @@ export async function* deliverNar(
       attempt.abort(new CastoreError("CLOSED", "this source is no longer needed"));
     }
   }
-  const what = `NAR sha256:${expected.sha256}: no source gave it after byte ${released.size}`;
+  const what = `NAR ${expected.narHash}: no source gave it after byte ${released.size}`;
   throw new CastoreError(
     cause instanceof WrongBytes ? "CORRUPT" : "UNAVAILABLE",
     reasons.length === 0 ? `${what} (no source known)` : `${what}: ${reasons.join("; ")}`,
@@ -182,8 +182,8 @@ async function* attemptSource(
   for await (const event of withDeadlines(source.open(signal), stallMs, held)) {
     if (event !== "release") {
       received += event.byteLength;
-      if (received > expected.size) {
-        throw new WrongBytes(`more than the ${expected.size} bytes expected`);
+      if (received > expected.narSize) {
+        throw new WrongBytes(`more than the ${expected.narSize} bytes expected`);
       }
       const fresh = skipPrefix(event, toSkip, hash, released);
       toSkip -= event.byteLength - fresh.byteLength;
@@ -194,11 +194,11 @@ async function* attemptSource(
       yield piece;
     }
   }
-  if (received < expected.size) {
-    throw new CastoreError("UNAVAILABLE", `ended at byte ${received} of ${expected.size}`);
+  if (received < expected.narSize) {
+    throw new CastoreError("UNAVAILABLE", `ended at byte ${received} of ${expected.narSize}`);
   }
-  const sha256 = hash.digest("hex");
-  if (sha256 !== expected.sha256) throw new WrongBytes(`sha256 ${sha256}, not the expected one`);
+  const narHash = narHashOf(hash.digest());
+  if (narHash !== expected.narHash) throw new WrongBytes(`its hash is ${narHash}`);
 }
 
 /** Adds `piece` to `hash`; returns the part of it that no earlier source released. */

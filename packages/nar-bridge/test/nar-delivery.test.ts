@@ -1,9 +1,13 @@
 import { createHash, randomBytes } from "node:crypto";
 import { expect, test } from "vitest";
 import { deliverNar, type NarSource, TAIL_BYTES } from "../src/nar-delivery.ts";
+import { narHashOf } from "../src/nix-hash.ts";
 
 const NAR = randomBytes(300_000);
-const EXPECTED = { sha256: createHash("sha256").update(NAR).digest("hex"), size: NAR.byteLength };
+const EXPECTED = {
+  narHash: narHashOf(createHash("sha256").update(NAR).digest()),
+  narSize: NAR.byteLength,
+};
 const PIECE = 10_000;
 
 interface Script {
@@ -143,7 +147,7 @@ test("more bytes than expected are refused at once", async () => {
 
 test("with no source left the error names the NAR and every reason", async () => {
   const { error } = await deliver([scripted("a", { failAt: 0 }), scripted("b", { failAt: 0 })]);
-  expect(String(error)).toMatch(`NAR sha256:${EXPECTED.sha256}`);
+  expect(String(error)).toMatch(`NAR ${EXPECTED.narHash}`);
   expect(String(error)).toMatch(/a: broke off; b: broke off/);
 });
 

@@ -1,0 +1,58 @@
+import { once } from "node:events";
+import type { ServerResponse } from "node:http";
+import { CastoreError } from "@castore/castore";
+import type { FastifyReply } from "fastify";
+
+/** A signal that ends when the client of `reply` goes away before it got its whole answer. */
+export function clientSignal(reply: FastifyReply): AbortSignal {
+  const abort = new AbortController();
+  const { raw } = reply;
+  raw.once("close", () => {
+    if (!raw.writableFinished) abort.abort(new CastoreError("CLOSED", "the client went away"));
+  });
+  return abort.signal;
+}
+
+/**
+ * Answers with `status`, `headers` and the bytes of `source`, as fast as the client takes them. The
+ * status goes out with the first piece: where the source rejects before it, this rejects and nothing was
+ * sent. Later the connection is cut, so that nobody takes a part for the whole; that rejects, too.
+ */
+export async function sendBytes(
+  reply: FastifyReply,
+  status: number,
+  headers: Readonly<Record<string, string | number>>,
+  source: AsyncIterable<Uint8Array>,
+): Promise<void> {
+  const iterator = source[Symbol.asyncIterator]();
+  let next = await iterator.next();
+  reply.hijack();
+  const { raw } = reply;
+  try {
+    raw.writeHead(status, { ...reply.getHeaders(), ...headers } as Record<string, string>);
+    while (next.done !== true) {
+      if (!raw.write(next.value)) await drained(raw);
+      next = await iterator.next();
+    }
+    raw.end();
+  } catch (error) {
+    raw.destroy();
+    throw error;
+  } finally {
+    if (next.done !== true) await iterator.return?.();
+  }
+}
+
+async function drained(raw: ServerResponse): Promise<void> {
+  if (raw.destroyed) throw new CastoreError("CLOSED", "the client went away");
+  const abort = new AbortController();
+  const closed = once(raw, "close", { signal: abort.signal }).then(() => {
+    throw new CastoreError("CLOSED", "the client went away");
+  });
+  closed.catch(() => {});
+  try {
+    await Promise.race([once(raw, "drain", { signal: abort.signal }), closed]);
+  } finally {
+    abort.abort();
+  }
+}
