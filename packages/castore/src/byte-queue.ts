@@ -1,4 +1,6 @@
-/** Bytes that arrived in pieces and are taken in other portions; each byte is copied at most once. */
+/**
+ * Bytes that arrived in pieces and are taken in other portions; each byte is copied at most once.
+ */
 export class ByteQueue {
   #pieces: Uint8Array[] = [];
   #head = 0;

@@ -4,9 +4,9 @@ import type { Command, Option } from "commander";
 import { parse, TomlError } from "smol-toml";
 
 /**
- * Takes options of `command` from a TOML file: its section is named for the command, its keys are the
- * long options' names, a list for an option that may be given several times. What the command line
- * says comes first. Rejects INVALID and names the file and the key.
+ * Takes options of `command` from a TOML file: its section is named for the command, its keys are
+ * the long options' names, a list for an option that may be given several times. What the command
+ * line says comes first. Rejects INVALID and names the file and the key.
  */
 export function applyConfigFile(command: Command, path: string): void {
   const section = readSection(path, command.name());

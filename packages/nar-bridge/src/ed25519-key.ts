@@ -13,7 +13,9 @@ const KEY_NAME = /^[!-9;-~]+$/;
 /** Most characters of a key's name. */
 export const KEY_NAME_LENGTH_MAX = 256;
 
-/** `NAME:BASE64`, taken apart. Rejects INVALID unless the base64 is canonical and of `size` bytes. */
+/**
+ * `NAME:BASE64`, taken apart. Rejects INVALID unless the base64 is canonical and of `size` bytes.
+ */
 export function parseNamedBytes(
   text: string,
   size: number,

@@ -5,8 +5,8 @@ export interface ByteSpan {
 }
 
 /**
- * The part of `size` bytes that a Range header asks for: undefined where all is to be sent (no header, none
- * that we understand, or a suffix as long as the body), "unsatisfiable" where nothing
+ * The part of `size` bytes that a Range header asks for: undefined where all is to be sent (no
+ * header, none that we understand, or a suffix as long as the body), "unsatisfiable" where nothing
  * is left to send. Of several ranges the first counts.
  */
 export function parseRange(

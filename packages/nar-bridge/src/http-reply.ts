@@ -15,8 +15,9 @@ export function clientSignal(reply: FastifyReply): AbortSignal {
 
 /**
  * Answers with `status`, `headers` and the bytes of `source`, as fast as the client takes them. The
- * status goes out with the first piece: where the source rejects before it, this rejects and nothing was
- * sent. Later the connection is cut, so that nobody takes a part for the whole; that rejects, too.
+ * status goes out with the first piece: where the source rejects before it, this rejects and
+ * nothing was sent. Later the connection is cut, so that nobody takes a part for the whole; that
+ * rejects, too.
  */
 export async function sendBytes(
   reply: FastifyReply,

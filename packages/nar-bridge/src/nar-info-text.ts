@@ -130,7 +130,9 @@ interface Line {
   readonly value: string;
 }
 
-/** The lines of a narinfo by key. A value is parsed on the way out, so that faults name its line. */
+/**
+ * The lines of a narinfo by key. A value is parsed on the way out, so that faults name its line.
+ */
 class Fields {
   readonly #lines = new Map<string, Line[]>();
 
@@ -171,7 +173,7 @@ function parseFields(text: string): Fields {
   if (lines.pop() !== "") throw invalid(lines.length + 1, undefined, "not ended by LF");
   lines.forEach((line, index) => {
     const colon = line.indexOf(": ");
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it refuses
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: it refuses them
     if (colon < 1 || /[\u0000-\u001f\u007f]/.test(line)) {
       throw invalid(index + 1, undefined, "want Key: value, without control characters");
     }

@@ -67,7 +67,9 @@ export interface StorePathLocation {
   readonly subPath: string;
 }
 
-/** Parses an absolute path below `storeDir`, which may go on below the store path. Rejects INVALID. */
+/**
+ * Parses an absolute path below `storeDir`, which may go on below the store path. Rejects INVALID.
+ */
 export function parseStoreLocation(path: string, storeDir = NIX_STORE_DIR): StorePathLocation {
   if (!path.startsWith(`${storeDir}/`)) throw invalid(path, `MissingStoreDir: not in ${storeDir}`);
   const rest = path.slice(storeDir.length + 1);
@@ -127,7 +129,7 @@ export function storeHashBytes(hash: StoreHash): Buffer {
 export function parseStoreDir(text: string): StoreDir {
   const parts = text.split("/").slice(1);
   const normal = text.startsWith("/") && parts.every((part) => !/^\.{0,2}$/.test(part));
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it refuses
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: it refuses them
   if (!normal || /[\u0000-\u001f\u007f]/.test(text)) {
     throw new CastoreError(
       "INVALID",

@@ -203,7 +203,7 @@ describe("decodeNarInfo()", () => {
 });
 
 describe("narInfoServedAt()", () => {
-  it("changes URL, Compression, FileHash and FileSize of each real narinfo and nothing else", () => {
+  it("changes URL, Compression and the file fields of each real narinfo and nothing else", () => {
     for (const text of corpus) {
       const lines = text.split("\n").filter((line) => !/^File(Hash|Size): /.test(line));
       const expected = lines.map((line) =>
