@@ -37,6 +37,13 @@ export {
   NAR_INFO_SIGNATURES_MAX,
   parseNarInfo,
 } from "./nar-info-text.ts";
+export { NETRC_LENGTH_MAX, type NetrcEntry, netrcEntryFor, parseNetrc } from "./netrc.ts";
+export {
+  NIX_CONFIG_FILES_MAX,
+  NIX_CONFIG_LENGTH_MAX,
+  type NixConfig,
+  readNixConfig,
+} from "./nix-config.ts";
 export {
   formatSriHash,
   HASH_BYTES,
