@@ -41,7 +41,7 @@ describe("readNixConfig()", () => {
     expect(await readNixConfig(environment)).toEqual({ ...DEFAULTS, netrcFile });
   });
 
-  it("reads lists, comments, extra- and old names, and passes over what it does not know", async () => {
+  it("reads lists, comments, extra- and old names, and passes over the rest", async () => {
     const environment = await environmentOf({
       "etc/nix.conf": `# comment
 substituters = https://a https://b  # more
@@ -68,7 +68,7 @@ sandbox =
     expect(await substitutersOf({ ...environment, NIX_CONFIG: "substituters =" })).toEqual([]);
   });
 
-  it("reads the system's file, then the user's from the farthest to the nearest, then NIX_CONFIG", async () => {
+  it("reads the system's file, then the user's, the nearest last, then NIX_CONFIG", async () => {
     const add = (name: string) => `extra-substituters = ${name}\n`;
     const environment = await environmentOf({
       "etc/nix.conf": "substituters = system",

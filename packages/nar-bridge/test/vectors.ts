@@ -1,6 +1,5 @@
-import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { zstdDecompress } from "@castore/castore";
 
 const directory = new URL("../../../test/vectors/", import.meta.url);
 
@@ -91,10 +90,10 @@ export const vectors: Vectors = JSON.parse(
 
 /** The 978 narinfos of cache.nixos.org. */
 export function narInfoCorpus(): readonly string[] {
-  const path = fileURLToPath(new URL("cache-nixos-org-narinfos.zst", directory));
-  const { stdout, status } = spawnSync("zstd", ["-dc", path], { maxBuffer: 1 << 26 });
-  if (status !== 0) throw new Error(`zstd -dc ${path}: ${status}`);
-  const texts = stdout.toString().split("\n\n");
+  const compressed = readFileSync(new URL("cache-nixos-org-narinfos.zst", directory));
+  const texts = Buffer.from(zstdDecompress(compressed, 1 << 22))
+    .toString()
+    .split("\n\n");
   return texts.filter((text) => text !== "").map((text) => `${text}\n`);
 }
 
