@@ -21,6 +21,7 @@ export default defineConfig({
   test: {
     include: ["packages/*/test/**/*.test.ts", "test/**/*.test.ts"],
     server: { deps: { external: [/\/packages\/[^/]+\/dist\//] } },
+    globalSetup: ["packages/castore/kernel/build.js"],
     testTimeout: 60_000,
     hookTimeout: 120_000,
     maxWorkers: 2,

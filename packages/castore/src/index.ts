@@ -1,3 +1,4 @@
+export { type BlobAnalysis, type BlobAnalyzer, createBlobAnalyzer } from "./blob-analyzer.ts";
 export type {
   BlobReader,
   BlobService,
@@ -31,6 +32,7 @@ export {
   FETCH_ITEMS_MAX,
 } from "./chunk-fetcher.ts";
 export type { ChunkIndex } from "./chunk-index.ts";
+export { CHUNK_SIZES, type Chunker, chunksOf, createChunker } from "./chunker.ts";
 export {
   createDigestHasher,
   DIGEST_BYTES,
@@ -57,6 +59,7 @@ export {
 } from "./directory-closure.ts";
 export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./directory-codec.ts";
 export type { DirectoryService } from "./directory-service.ts";
+export type { ChunkSizes } from "./kernel.ts";
 export type { LocalStore } from "./local-store.ts";
 export {
   createBytesReader,
@@ -80,6 +83,19 @@ export {
   parseEntryText,
   type RawEntry,
 } from "./node-codec.ts";
+export {
+  checkReference,
+  createNormalForm,
+  createNormalizer,
+  denormalize,
+  type NormalForm,
+  type Normalizer,
+  normalizeAt,
+  OCCURRENCES_MAX,
+  type Occurrence,
+  REFERENCE_LENGTH,
+  REFERENCES_MAX,
+} from "./normal-form.ts";
 export {
   PATH_COMPONENT_BYTES_MAX,
   type PathComponent,

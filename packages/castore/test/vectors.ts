@@ -16,7 +16,7 @@ export interface Vectors {
     err?: string;
   }[];
   readonly directory_streams: Readonly<
-    Record<"leaves_to_root" | "root_to_leaves", readonly (readonly [string[] | string, string?])[]>
+    Record<"leaves_to_root" | "root_to_leaves", readonly StreamVector[]>
   >;
   readonly symlink_targets: FaultVectors & { ok_hex: string[] };
   readonly path_components: FaultVectors;
@@ -33,6 +33,9 @@ export interface Vectors {
   readonly object_store_keys: Readonly<Record<string, string>>;
   readonly object_store_dirs_payload: Readonly<Record<string, string>>;
 }
+
+/** Names of directories in order, and what snix says to them. */
+export type StreamVector = readonly [names: string[] | string, verdict: string];
 
 export interface BlobVector {
   readonly len: number;
