@@ -19,7 +19,7 @@ const runWhatShips = {
 export default defineConfig({
   plugins: [runWhatShips],
   test: {
-    include: ["packages/*/test/**/*.test.ts", "test/**/*.test.ts"],
+    include: ["packages/*/test/**/*.test.ts", "test/**/*.test.ts", "bench/*.test.ts"],
     server: { deps: { external: [/\/packages\/[^/]+\/dist\//] } },
     globalSetup: ["packages/castore/kernel/build.js"],
     testTimeout: 60_000,

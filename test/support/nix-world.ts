@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { repositoryRoot } from "./repository-root.ts";
 
 export type CacheCompression = "none" | "xz" | "zstd" | "bzip2" | "gzip" | "br";
 
@@ -116,7 +116,7 @@ export async function createNixWorld(): Promise<NixWorld> {
     attempt,
     temporary,
     async build(attribute, args = {}) {
-      const expression = fileURLToPath(import.meta.resolve("./closure.nix"));
+      const expression = join(repositoryRoot(), "test/support/closure.nix");
       const named = Object.entries(args).flatMap(([key, value]) => ["--argstr", key, value]);
       const command = ["--no-out-link", expression, "-A", attribute, ...named];
       return (await run("nix-build", [...command, "--store", store.uri])).stdout.trim();
