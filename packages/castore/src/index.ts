@@ -58,7 +58,24 @@ export {
   walkClosure,
 } from "./directory-closure.ts";
 export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./directory-codec.ts";
+export { decodeDirectoryLenient, decodeEntryLenient } from "./directory-lenient.ts";
 export type { DirectoryService } from "./directory-service.ts";
+export { createBlobGrpcService, requestedDigest } from "./grpc-blob-handlers.ts";
+export { createGrpcBlobService } from "./grpc-blob-service.ts";
+export { type GrpcChannel, type GrpcChannelOptions, openGrpcChannel } from "./grpc-channel.ts";
+export { createDirectoryGrpcService } from "./grpc-directory-handlers.ts";
+export { createGrpcDirectoryService } from "./grpc-directory-service.ts";
+export {
+  type GrpcCall,
+  type GrpcServerMethod,
+  type GrpcService,
+  receivingMethod,
+  sendingMethod,
+  unaryMethod,
+} from "./grpc-handler.ts";
+export { GRPC_MESSAGE_BYTES_MAX, type GrpcMethod, type MessageCodec } from "./grpc-method.ts";
+export { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "./grpc-server.ts";
+export { GrpcStatusError, hasGrpcStatus } from "./grpc-status.ts";
 export type { ChunkSizes } from "./kernel.ts";
 export type { LocalStore } from "./local-store.ts";
 export {
@@ -107,6 +124,17 @@ export {
 export type { RootChange, RootEntry, RootNode, RootNodes } from "./root-nodes.ts";
 export type { RootRecord, RootStore, StoreTable, TableRow } from "./root-store.ts";
 export {
+  type GrpcAddress,
+  type GrpcTls,
+  type ObjectStoreAddress,
+  parseBlobServiceUrl,
+  parseCommonServiceUrl,
+  parseDatabaseServiceUrl,
+  parseDirectoryServiceUrl,
+  parseServiceUrlQuery,
+  type ServiceUrl,
+} from "./service-url.ts";
+export {
   createStaticRootNodes,
   type StaticRoot,
   type StaticRootNodes,
@@ -118,6 +146,7 @@ export {
   type SymlinkTargetFault,
   symlinkTargetFault,
 } from "./symlink-target.ts";
+export { bytesField, messageField, uintField, WireFields } from "./wire-fields.ts";
 export {
   createZstdDecoder,
   createZstdEncoder,

@@ -32,6 +32,12 @@ export interface Vectors {
   readonly fastcdc: { cases: FastcdcVector[] };
   readonly object_store_keys: Readonly<Record<string, string>>;
   readonly object_store_dirs_payload: Readonly<Record<string, string>>;
+  readonly service_urls: Readonly<
+    Record<
+      "blob" | "directory" | "pathinfo" | "grpc",
+      readonly (readonly [string, string | 0 | 1])[]
+    >
+  >;
 }
 
 /** Names of directories in order, and what snix says to them. */

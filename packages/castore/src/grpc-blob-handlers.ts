@@ -1,0 +1,60 @@
+import { status } from "@grpc/grpc-js";
+import type { BlobService } from "./blob-service.ts";
+import { CastoreError } from "./castore-error.ts";
+import { DIGEST_BYTES, type Digest, digestOfBytes, formatDigestText } from "./digest.ts";
+import {
+  BLOB_SERVICE_NAME,
+  blobPutMethod,
+  blobReadMethod,
+  blobStatMethod,
+} from "./grpc-blob-methods.ts";
+import { messagesOf } from "./grpc-blob-service.ts";
+import { type GrpcService, receivingMethod, sendingMethod, unaryMethod } from "./grpc-handler.ts";
+import { GrpcStatusError } from "./grpc-status.ts";
+
+/** Offers `blobs` as snix.castore.v1.BlobService. */
+export function createBlobGrpcService(blobs: BlobService): GrpcService {
+  return {
+    name: BLOB_SERVICE_NAME,
+    methods: [
+      unaryMethod(blobStatMethod, async (request, { signal }) => {
+        const digest = requestedDigest(request.digest);
+        const chunks = await blobs.chunks(digest, { signal });
+        if (chunks === undefined) throw notFound(digest);
+        // snix wants a list of one left out.
+        return chunks.length > 1 ? chunks : [];
+      }),
+      sendingMethod(blobReadMethod, async function* (request, { signal }) {
+        const digest = requestedDigest(request);
+        const reader = await blobs.open(digest, { signal });
+        if (reader === undefined) throw notFound(digest);
+        try {
+          for await (const piece of reader.stream(0, undefined, { signal })) {
+            yield* messagesOf(piece);
+          }
+        } finally {
+          await reader.close();
+        }
+      }),
+      receivingMethod(blobPutMethod, async (messages, { signal }) => {
+        try {
+          return (await blobs.put(messages, { signal })).digest;
+        } catch (error) {
+          if (!(error instanceof CastoreError)) throw error;
+          const message = `error copying: ${error.message}`;
+          throw new GrpcStatusError(status.INTERNAL, message, { cause: error });
+        }
+      }),
+    ],
+  };
+}
+
+/** The digest in a request, whose length the client may have got wrong. */
+export function requestedDigest(bytes: Uint8Array): Digest {
+  if (bytes.byteLength === DIGEST_BYTES) return digestOfBytes(bytes);
+  throw new GrpcStatusError(status.INVALID_ARGUMENT, "invalid digest length");
+}
+
+function notFound(digest: Digest): GrpcStatusError {
+  return new GrpcStatusError(status.NOT_FOUND, `blob ${formatDigestText(digest)} not found`);
+}

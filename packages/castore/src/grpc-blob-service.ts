@@ -1,0 +1,225 @@
+import { status } from "@grpc/grpc-js";
+import type { BlobReader, BlobService, CallOptions, ChunkMeta } from "./blob-service.ts";
+import { clipRange } from "./byte-range.ts";
+import { CastoreError } from "./castore-error.ts";
+import { type ChunkList, type ChunkLists, chunkListOf, createChunkLists } from "./chunk-lists.ts";
+import { checkChunk, createChunkedReader } from "./chunked-reader.ts";
+import { createDigestHasher, type Digest, digestBytes, digestOf } from "./digest.ts";
+import { blobPutMethod, blobReadMethod, blobStatMethod } from "./grpc-blob-methods.ts";
+import type { GrpcChannel } from "./grpc-channel.ts";
+import { hasGrpcStatus } from "./grpc-status.ts";
+import { createBytesReader } from "./memory-blob-service.ts";
+
+/** A blob up to this size is read in one call and held: what is larger has chunks in snix. */
+const HELD_BYTES_MAX = 512 << 10;
+
+/** A larger blob of a server that tells no chunks is read twice; this is cut for checking it. */
+const PIECE_BYTES = 256 << 10;
+
+/** Bytes in a message of ours. */
+export const BLOB_MESSAGE_BYTES = 128 << 10;
+
+/**
+ * The blobs of a server of snix.castore.v1.BlobService. What it reads is verified, as
+ * createChunkedReader says; the answer of `chunks` is what the server claims.
+ * The channel stays the caller's.
+ */
+export function createGrpcBlobService(channel: GrpcChannel): BlobService {
+  const lists = createChunkLists();
+  return {
+    async has(digest, options) {
+      return (await stat(channel, lists, digest, options)) !== undefined;
+    },
+    open: (digest, options) => open(channel, lists, digest, options),
+    async put(source, options = {}) {
+      const hasher = createDigestHasher();
+      let size = 0;
+      const messages = async function* (): AsyncGenerator<Uint8Array, void, undefined> {
+        for await (const piece of source) {
+          hasher.update(piece);
+          size += piece.byteLength;
+          yield* messagesOf(piece);
+        }
+        const { expect } = options;
+        // Thrown before the stream ends, so that the server stores nothing.
+        if (expect !== undefined) checkDigest(expect, hasher.digest());
+      };
+      const answer = await channel.send(blobPutMethod, messages(), options);
+      checkDigest(hasher.digest(), answer);
+      return { digest: answer, size };
+    },
+    async chunks(digest, options) {
+      return (await stat(channel, lists, digest, options))?.chunks;
+    },
+  };
+}
+
+function checkDigest(want: Digest, got: Digest): void {
+  if (got !== want) throw new CastoreError("CORRUPT", `blob ${want}: the bytes have digest ${got}`);
+}
+
+/** `bytes` in messages that are not too large. */
+export function* messagesOf(bytes: Uint8Array): Generator<Uint8Array, void, undefined> {
+  for (let from = 0; from < bytes.byteLength; from += BLOB_MESSAGE_BYTES) {
+    yield bytes.subarray(from, from + BLOB_MESSAGE_BYTES);
+  }
+}
+
+async function stat(
+  channel: GrpcChannel,
+  lists: ChunkLists,
+  digest: Digest,
+  options?: CallOptions,
+): Promise<ChunkList | undefined> {
+  options?.signal?.throwIfAborted();
+  const known = lists.get(digest);
+  // A list that is not empty never changes; an empty one may only say that nothing was known yet.
+  if (known !== undefined) return known;
+  const request = { digest: digestBytes(digest), sendChunks: true };
+  try {
+    const list = chunkListOf(digest, await channel.unary(blobStatMethod, request, options));
+    if (list.chunks.length > 0) lists.set(digest, list);
+    return list;
+  } catch (error) {
+    if (hasGrpcStatus(error, status.NOT_FOUND)) return undefined;
+    throw error;
+  }
+}
+
+async function open(
+  channel: GrpcChannel,
+  lists: ChunkLists,
+  digest: Digest,
+  options: CallOptions = {},
+): Promise<BlobReader | undefined> {
+  options.signal?.throwIfAborted();
+  const known = lists.get(digest);
+  if (known !== undefined) return chunkedReader(channel, digest, known);
+  const held = await readHeld(channel, digest, options);
+  if (held === undefined) return undefined;
+  if (held.complete) {
+    checkDigest(digest, digestOf(held.bytes));
+    return createBytesReader(digest, held.bytes);
+  }
+  const list = await stat(channel, lists, digest, options);
+  if (list === undefined) return undefined;
+  if (list.chunks.length > 0) return chunkedReader(channel, digest, list);
+  return await openUnchunked(channel, digest, options);
+}
+
+/** The first bytes of a blob, all where it is small. */
+async function readHeld(
+  channel: GrpcChannel,
+  digest: Digest,
+  options: CallOptions,
+): Promise<{ readonly bytes: Buffer; readonly complete: boolean } | undefined> {
+  const pieces: Uint8Array[] = [];
+  let size = 0;
+  try {
+    for await (const data of channel.receive(blobReadMethod, digestBytes(digest), options)) {
+      pieces.push(data);
+      size += data.byteLength;
+      if (size > HELD_BYTES_MAX) return { bytes: Buffer.alloc(0), complete: false };
+    }
+  } catch (error) {
+    if (hasGrpcStatus(error, status.NOT_FOUND)) return undefined;
+    throw error;
+  }
+  return { bytes: Buffer.concat(pieces, size), complete: true };
+}
+
+function chunkedReader(channel: GrpcChannel, digest: Digest, list: ChunkList): BlobReader {
+  return createChunkedReader(digest, list, async (chunk, options) => {
+    const bytes = Buffer.allocUnsafeSlow(chunk.size);
+    let size = 0;
+    try {
+      for await (const data of channel.receive(
+        blobReadMethod,
+        digestBytes(chunk.digest),
+        options,
+      )) {
+        if (size + data.byteLength > chunk.size) {
+          const message = `chunk ${chunk.digest} of blob ${digest}: more than ${chunk.size} bytes`;
+          throw new CastoreError("CORRUPT", message);
+        }
+        bytes.set(data, size);
+        size += data.byteLength;
+      }
+    } catch (error) {
+      if (hasGrpcStatus(error, status.NOT_FOUND)) return undefined;
+      throw error;
+    }
+    return bytes.subarray(0, size);
+  });
+}
+
+/**
+ * A large blob without chunks: read once to learn its size and to check its digest, remembering
+ * the digests of pieces, then read again for each stream, checked piece by piece.
+ */
+async function openUnchunked(
+  channel: GrpcChannel,
+  digest: Digest,
+  options: CallOptions,
+): Promise<BlobReader> {
+  const hasher = createDigestHasher();
+  const pieces: ChunkMeta[] = [];
+  let size = 0;
+  for await (const piece of readPieces(channel, digest, options)) {
+    hasher.update(piece);
+    pieces.push({ digest: digestOf(piece), size: piece.byteLength });
+    size += piece.byteLength;
+  }
+  checkDigest(digest, hasher.digest());
+  let closed = false;
+  const close = async (): Promise<void> => {
+    closed = true;
+  };
+  return {
+    size,
+    async *stream(start, end, streamOptions = {}) {
+      const range = clipRange(size, start, end);
+      if (range.start === range.end) return;
+      let at = 0;
+      let index = 0;
+      for await (const piece of readPieces(channel, digest, streamOptions)) {
+        if (closed) throw new CastoreError("CLOSED", `blob ${digest}: the reader is closed`);
+        const known = pieces[index++];
+        const from = Math.max(0, range.start - at);
+        const to = Math.min(piece.byteLength, range.end - at);
+        at += piece.byteLength;
+        if (known === undefined) throw new CastoreError("CORRUPT", `blob ${digest}: has grown`);
+        if (from >= piece.byteLength) continue;
+        checkChunk(digest, known, piece);
+        yield piece.subarray(from, to);
+        if (at >= range.end) return;
+      }
+      throw new CastoreError("CORRUPT", `blob ${digest}: ended after ${at} of ${size} bytes`);
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+/** The blob's bytes, unchecked, in pieces of PIECE_BYTES but for the last. */
+async function* readPieces(
+  channel: GrpcChannel,
+  digest: Digest,
+  options: CallOptions,
+): AsyncGenerator<Buffer, void, undefined> {
+  let piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  let filled = 0;
+  for await (const data of channel.receive(blobReadMethod, digestBytes(digest), options)) {
+    for (let from = 0; from < data.byteLength; ) {
+      const take = Math.min(data.byteLength - from, PIECE_BYTES - filled);
+      piece.set(data.subarray(from, from + take), filled);
+      filled += take;
+      from += take;
+      if (filled < PIECE_BYTES) continue;
+      yield piece;
+      piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+      filled = 0;
+    }
+  }
+  if (filled > 0) yield piece.subarray(0, filled);
+}

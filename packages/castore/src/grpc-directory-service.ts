@@ -1,0 +1,88 @@
+import { status } from "@grpc/grpc-js";
+import type { CallOptions } from "./blob-service.ts";
+import { CastoreError } from "./castore-error.ts";
+import { breadthFirst, childrenFirst } from "./closure-order.ts";
+import { type Digest, digestBytes } from "./digest.ts";
+import type { Directory } from "./directory.ts";
+import { encodedDirectoryOf, leavesToRoot } from "./directory-closure.ts";
+import type { DirectoryService } from "./directory-service.ts";
+import type { GrpcChannel } from "./grpc-channel.ts";
+import { directoryGetMethod, directoryPutMethod } from "./grpc-directory-methods.ts";
+import { hasGrpcStatus } from "./grpc-status.ts";
+
+/**
+ * The directories of a server of snix.castore.v1.DirectoryService. All is verified here. What a
+ * closure refers to and the server has, but the caller did not give, is fetched and sent again,
+ * as snix takes a closure only whole. The channel stays the caller's.
+ */
+export function createGrpcDirectoryService(channel: GrpcChannel): DirectoryService {
+  return {
+    get: (digest, options) => get(channel, digest, options),
+    getClosure: (root, options) => getClosure(channel, root, options),
+    async putClosure(directories, options = {}) {
+      const want: { root?: Digest } = {};
+      const stream = async function* (): AsyncGenerator<Directory, void, undefined> {
+        want.root = yield* completed(channel, directories, options);
+      };
+      const answer = await channel.send(directoryPutMethod, stream(), options);
+      if (answer !== want.root) {
+        const message = `${channel.target}: stored root ${answer}, want ${want.root}`;
+        throw new CastoreError("CORRUPT", message);
+      }
+      return answer;
+    },
+  };
+}
+
+async function get(
+  channel: GrpcChannel,
+  digest: Digest,
+  options?: CallOptions,
+): Promise<Directory | undefined> {
+  const request = { digest: digestBytes(digest), recursive: false };
+  try {
+    for await (const directory of channel.receive(directoryGetMethod, request, options)) {
+      const got = encodedDirectoryOf(directory).digest;
+      if (got === digest) return directory;
+      throw new CastoreError("CORRUPT", `directory ${digest}: has digest ${got}`);
+    }
+  } catch (error) {
+    if (!hasGrpcStatus(error, status.NOT_FOUND)) throw error;
+  }
+  return undefined;
+}
+
+function getClosure(
+  channel: GrpcChannel,
+  root: Digest,
+  options?: CallOptions,
+): AsyncIterable<Directory> {
+  const request = { digest: digestBytes(root), recursive: true };
+  return breadthFirst(root, channel.receive(directoryGetMethod, request, options));
+}
+
+/** `directories`, each child that was not given fetched and put before its parent. */
+async function* completed(
+  channel: GrpcChannel,
+  directories: AsyncIterable<Directory> | Iterable<Directory>,
+  options: CallOptions,
+): AsyncGenerator<Directory, Digest, undefined> {
+  const fetched = new Map<Digest, Directory>();
+  let unsent: Digest[] = [];
+  const stored = async (digest: Digest): Promise<Directory | undefined> => {
+    if (fetched.has(digest)) return fetched.get(digest);
+    for await (const directory of getClosure(channel, digest, options)) {
+      fetched.set(encodedDirectoryOf(directory).digest, directory);
+    }
+    unsent.push(digest);
+    return fetched.get(digest);
+  };
+  const checked = leavesToRoot(directories, { stored, signal: options.signal });
+  let next = await checked.next();
+  for (; next.done !== true; next = await checked.next()) {
+    for (const digest of unsent) yield* childrenFirst(digest, fetched);
+    unsent = [];
+    yield next.value.directory;
+  }
+  return next.value;
+}
