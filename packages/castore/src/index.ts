@@ -95,6 +95,7 @@ export {
   decodeEntry,
   decodeNode,
   ENTRY_TEXT_LENGTH_MAX,
+  encodeEntry,
   encodeNode,
   formatEntryText,
   parseEntryText,

@@ -101,9 +101,14 @@ function invalidNode(name: string, fault: string): CastoreError {
 
 /** The canonical encoding of an Entry without a name: how a root node is written down. */
 export function encodeNode(node: Node): Buffer {
-  const length = namedNodeLength("", node);
+  return encodeEntry({ name: "", node });
+}
+
+/** The canonical encoding of an Entry. */
+export function encodeEntry({ name, node }: RawEntry): Buffer {
+  const length = namedNodeLength(name, node);
   const writer = new WireWriter(1 + varintLength(length) + length);
-  writeNamedNode(writer, (NODE_FIELDS[node.type] << 3) | WIRE_BYTES, "", node);
+  writeNamedNode(writer, (NODE_FIELDS[node.type] << 3) | WIRE_BYTES, name, node);
   return writer.buffer;
 }
 

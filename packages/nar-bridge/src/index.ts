@@ -65,6 +65,14 @@ export {
   NIXBASE32_ALPHABET,
   nixbase32Length,
 } from "./nixbase32.ts";
+export { narInfoOf, type PathInfo, pathInfoOf } from "./path-info.ts";
+export {
+  decodePathInfo,
+  decodeSignedPathInfo,
+  encodePathInfo,
+  encodeSignedPathInfo,
+  PATH_INFO_BYTES_MAX,
+} from "./path-info-codec.ts";
 export {
   parseSignature,
   type Signature,
