@@ -1,0 +1,62 @@
+import { mkdirSync, writeFileSync } from "node:fs";
+import { cpus, loadavg, totalmem } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { repositoryRoot } from "../test/support/repository-root.ts";
+import type { Benchmark } from "./benchmark.ts";
+import { formatGroup, type GroupReport, runGroup } from "./interleave.ts";
+
+const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT]
+
+  substitute   nix-store -r directly and through the bridge: loopback, 100 Mbit/s, already local
+
+  --runs N     runs of each case, interleaved; medians are reported (default 5)
+  --only TEXT  only the groups whose name contains TEXT`;
+
+const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
+  substitute: async () => (await import("./substitute.ts")).prepareSubstitute(),
+};
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { runs: { type: "string", default: "5" }, only: { type: "string", default: "" } },
+  });
+  const [name = ""] = positionals;
+  const prepare = benchmarks[name];
+  const runs = Number(values.runs);
+  if (prepare === undefined || !(runs >= 1)) {
+    console.error(USAGE);
+    return 2;
+  }
+  const benchmark = await prepare();
+  const reports: GroupReport[] = [];
+  try {
+    for (const group of benchmark.groups.filter((group) => group.name.includes(values.only))) {
+      const report = await runGroup(group, runs);
+      reports.push(report);
+      console.log(formatGroup(report));
+    }
+  } finally {
+    await benchmark.close();
+  }
+  writeReport(name, { machine: machine(), corpus: benchmark.corpus, groups: reports });
+  return reports.every((report) => report.isMet) ? 0 : 1;
+}
+
+function machine() {
+  const { node, v8 } = process.versions;
+  const gibibytes = Math.round(totalmem() / 2 ** 30);
+  return { cpu: cpus()[0]?.model, cores: cpus().length, gibibytes, node, v8, loadavg: loadavg() };
+}
+
+function writeReport(name: string, report: object): void {
+  const directory = join(repositoryRoot(), "bench/results");
+  mkdirSync(directory, { recursive: true });
+  const stamp = new Date().toISOString().replace(/[:.]/g, "-");
+  const file = join(directory, `${name}-${stamp}.json`);
+  writeFileSync(file, `${JSON.stringify(report, undefined, 2)}\n`);
+  console.log(`written: ${file}`);
+}
+
+process.exitCode = await main();
