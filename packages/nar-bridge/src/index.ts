@@ -1,3 +1,5 @@
+export { type AddressScope, addressScope } from "./address-scope.ts";
+export { admitUrl, parseCacheUrl, type UrlPolicy, type UrlPurpose } from "./admission.ts";
 export {
   CACHE_INFO_LENGTH_MAX,
   type CacheInfo,
@@ -18,6 +20,7 @@ export {
   type SnixNar,
   type StoreHashFile,
 } from "./cache-url.ts";
+export { type Clock, SYSTEM_CLOCK } from "./clock.ts";
 export {
   type ContentAddress,
   type ContentAddressed,
@@ -29,6 +32,15 @@ export {
 } from "./content-address.ts";
 export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./ed25519-key.ts";
 export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
+export {
+  type BasicCredentials,
+  createHttpClient,
+  type HttpClient,
+  type HttpClientOptions,
+  type HttpHooks,
+  type HttpRequest,
+} from "./http-client.ts";
+export { contentLength, type HttpResponse, readBody } from "./http-response.ts";
 export { type NarInfo, type NarInfoQuirk, narInfoServedAt } from "./nar-info.ts";
 export {
   decodeNarInfo,
