@@ -62,18 +62,17 @@ export class PublicKey {
 }
 
 /**
- * The name of the key among `keys` that signed one of `messages`, or undefined. `signature` is
+ * The key among `keys` that signed one of `messages`, or undefined. `signature` is
  * `NAME:BASE64`, already parsed once; only keys of that name are tried.
  */
 export function signerOf(
   keys: readonly PublicKey[],
   messages: readonly string[],
   signature: string,
-): string | undefined {
+): PublicKey | undefined {
   const { name, bytes } = parseNamedBytes(signature, SIGNATURE_BYTES, "signature");
   const named = keys.filter((key) => key.name === name);
-  const signed = named.some((key) => messages.some((message) => key.verifies(message, bytes)));
-  return signed ? name : undefined;
+  return named.find((key) => messages.some((message) => key.verifies(message, bytes)));
 }
 
 /** A whole key and its name. Prints as its public half. */

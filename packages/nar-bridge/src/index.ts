@@ -85,6 +85,7 @@ export {
   encodeSignedPathInfo,
   PATH_INFO_BYTES_MAX,
 } from "./path-info-codec.ts";
+export { createMemoryPathInfoService, type PathInfoService } from "./path-info-service.ts";
 export {
   parseSignature,
   type Signature,

@@ -64,12 +64,17 @@ export class TrustedRootKeys {
     return new TrustedRootKeys(texts.map((text) => PublicKey.parse(text)));
   }
 
-  /** The name of the first trusted key that signed this root, or undefined. */
-  verify(path: SignedRoot): string | undefined {
+  /** Whether the key `text`, as `NAME:BASE64`, is trusted. */
+  has(text: string): boolean {
+    return this.keys.some((key) => key.text === text);
+  }
+
+  /** The first trusted key that signed this root, or undefined. */
+  verify(path: SignedRoot): PublicKey | undefined {
     const texts = acceptedFingerprints(path).map((text) => rootFingerprint(text, path.node));
     for (const signature of path.rootSignatures) {
-      const name = signerOf(this.keys, texts, signature);
-      if (name !== undefined) return name;
+      const key = signerOf(this.keys, texts, signature);
+      if (key !== undefined) return key;
     }
     return undefined;
   }

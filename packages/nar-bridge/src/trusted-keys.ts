@@ -30,8 +30,8 @@ export class TrustedKeys {
   verify(path: Signed): string | undefined {
     const fingerprints = acceptedFingerprints(path);
     for (const signature of path.signatures) {
-      const name = signerOf(this.keys, fingerprints, signature);
-      if (name !== undefined) return name;
+      const key = signerOf(this.keys, fingerprints, signature);
+      if (key !== undefined) return key.name;
     }
     return undefined;
   }

@@ -167,8 +167,9 @@ describe("signed roots", () => {
   });
 
   it("verify under a trusted root key only, for this path and this node only", () => {
-    const name = verifying_key.split(":")[0];
-    expect(keys.verify({ ...path, node, rootSignatures })).toBe(name);
+    expect(keys.verify({ ...path, node, rootSignatures })?.text).toBe(verifying_key);
+    expect(keys.has(verifying_key)).toBe(true);
+    expect(keys.has(trusted[1] ?? "")).toBe(false);
     expect(keys.verify({ ...path, node, rootSignatures: [] })).toBeUndefined();
     const other = parseEntryText("GgMSAWE");
     expect(keys.verify({ ...path, node: other, rootSignatures })).toBeUndefined();

@@ -1,0 +1,7 @@
+import { createMemoryPathInfoService } from "../src/path-info-service.ts";
+import { describePathInfoService } from "./path-info-service-suite.ts";
+
+describePathInfoService("memory", async () => ({
+  service: createMemoryPathInfoService(),
+  close: async () => {},
+}));
