@@ -154,7 +154,7 @@ const CASES: readonly (Partial<typeof PARTS> & { readonly error: string | undefi
   { entry: [EMPTY_FILE], error: "InvalidNode: InvalidDigestLen(0)" },
   { entry: named("invalid"), error: 'InvalidNodeName("invalid", Length)' },
   { narInfo: false, error: "NarInfoFieldMissing" },
-  { narHash: new Uint8Array(2), error: "InvalidNarSha256DigestLen(2)" },
+  { narHash: Buffer.alloc(2), error: "InvalidNarSha256DigestLen(2)" },
   { names: [], error: "InconsistentNumberOfReferences(1, 0)" },
   {
     references: [new Uint8Array(20), new Uint8Array(2)],
