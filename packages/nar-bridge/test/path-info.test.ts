@@ -150,11 +150,11 @@ const EMPTY_FILE = Buffer.from("120a0a08696e76616c69642e", "hex");
 /** One case for each of the vectors' `pathinfo_validation`, in their order. */
 const CASES: readonly (Partial<typeof PARTS> & { readonly error: string | undefined })[] = [
   { entry: [], error: "NoEntryPresent" },
-  { entry: [new Uint8Array(0)], error: "InvalidRootNode(entry: NoEntrySet)" },
+  { entry: [Buffer.alloc(0)], error: "InvalidRootNode(entry: NoEntrySet)" },
   { entry: [EMPTY_FILE], error: "InvalidNode: InvalidDigestLen(0)" },
   { entry: named("invalid"), error: 'InvalidNodeName("invalid", Length)' },
   { narInfo: false, error: "NarInfoFieldMissing" },
-  { narHash: Buffer.alloc(2), error: "InvalidNarSha256DigestLen(2)" },
+  { narHash: new Uint8Array(2), error: "InvalidNarSha256DigestLen(2)" },
   { names: [], error: "InconsistentNumberOfReferences(1, 0)" },
   {
     references: [new Uint8Array(20), new Uint8Array(2)],
