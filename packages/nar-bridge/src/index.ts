@@ -30,6 +30,11 @@ export {
   type MaybeContentAddressed,
   parseContentAddress,
 } from "./content-address.ts";
+export {
+  type ContentCheck,
+  createContentCheck,
+  SELF_REFERENCES_MAX,
+} from "./content-check.ts";
 export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./ed25519-key.ts";
 export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
 export {

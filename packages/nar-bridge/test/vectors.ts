@@ -50,6 +50,15 @@ export interface Vectors {
   };
   readonly ca_strings: readonly (readonly [string, CaVector])[];
   readonly ca_enum: { readonly [name: string]: number };
+  readonly nars: { readonly [name: string]: { readonly hex: string } };
+  readonly nars_ca_ingest: {
+    readonly [outcome in "ok" | "hash_mismatch" | "type_mismatch"]: readonly (readonly [
+      string,
+      CaVector["mode"],
+      CaVector["algo"],
+      string,
+    ])[];
+  };
   readonly nixhash_examples: {
     readonly sha1_hex: string;
     readonly forms: readonly string[];
