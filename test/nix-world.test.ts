@@ -2,8 +2,8 @@ import { chmodSync, mkdirSync, symlinkSync, utimesSync, writeFileSync } from "no
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compareTrees, describeTree } from "./support/compare-trees.ts";
-import { serveFiles } from "./support/file-server.ts";
 import { createNixWorld, type NixWorld, readNarInfo } from "./support/nix-world.ts";
+import { StandInCache } from "./support/stand-in-cache.ts";
 
 const small = { bigBytes: "2000000" };
 
@@ -65,24 +65,24 @@ describe("the real Nix in a throw-away world", () => {
     async (compression) => {
       const cache = await world.copyToCache([app], compression);
       expect(readNarInfo(cache, app).get("Compression")).toBe(compression);
-      await using server = await serveFiles(cache);
-      const store = await world.substitute([app], { urls: [server.url] });
+      await using server = await StandInCache.start({ directory: cache });
+      const store = await world.substitute([app], { urls: [server.origin] });
       const infos = await world.pathInfos(store.uri, [app]);
       expect(infos).toHaveLength(11);
       for (const { path } of infos) {
         expect(await compareTrees(world.store.fileOf(path), store.fileOf(path))).toEqual([]);
       }
       await world.run("nix-store", ["--store", store.uri, "--verify-path", app]);
-      expect(server.requests.filter((line) => line.includes(".narinfo"))).toHaveLength(11);
-      expect(server.requests.filter((line) => line.startsWith("GET /nar/"))).toHaveLength(11);
+      expect(server.seen("narinfo")).toHaveLength(11);
+      expect(server.seen("nar")).toHaveLength(11);
     },
   );
 
   it("substitutes nothing that no trusted key signed", async () => {
     const cache = await world.copyToCache([app], "none");
-    await using server = await serveFiles(cache);
+    await using server = await StandInCache.start({ directory: cache });
     const trustedKeys = ["other-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="];
-    await expect(world.substitute([app], { urls: [server.url], trustedKeys })).rejects.toThrow();
+    await expect(world.substitute([app], { urls: [server.origin], trustedKeys })).rejects.toThrow();
   });
 });
 
