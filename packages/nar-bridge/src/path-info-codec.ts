@@ -1,9 +1,13 @@
 import {
-  byteStringOfText,
+  byteStringOf,
+  bytesField,
   CastoreError,
   decodeEntry,
   encodeEntry,
+  messageField,
   type Node,
+  uintField,
+  WireFields,
 } from "@castore/castore";
 import type { ContentAddress } from "./content-address.ts";
 import { parseNamedBytes, SIGNATURE_BYTES } from "./ed25519-key.ts";
@@ -22,8 +26,8 @@ import {
   storePathFault,
   storePathHash,
   storePathName,
+  storePathOf,
 } from "./store-path.ts";
-import { MessageFields, MessageWriter } from "./wire-message.ts";
 
 /** Most bytes of a path info's encoding: what a narinfo at its limit takes, twice. */
 export const PATH_INFO_BYTES_MAX = 1 << 22;
@@ -45,37 +49,41 @@ const CA_TYPES = [
 
 /** The encoding as snix's PathInfo, without root signatures (proto/pathinfo.proto). */
 export function encodePathInfo(pathInfo: PathInfo): Uint8Array {
-  const name = byteStringOfText(pathInfo.storePath);
-  const writer = new MessageWriter().bytes(1, encodeEntry({ name, node: pathInfo.node }));
-  for (const reference of pathInfo.references) {
-    writer.bytes(2, storeHashBytes(storePathHash(reference)));
-  }
-  return writer.bytes(3, encodeNarInfoMessage(pathInfo)).finish();
+  const { storePath, node, references } = pathInfo;
+  return Buffer.concat([
+    messageField(1, encodeEntry({ name: storePath, node })),
+    ...references.map((path) => messageField(2, storeHashBytes(storePathHash(path)))),
+    messageField(3, encodeNarInfoMessage(pathInfo)),
+  ]);
 }
 
 function encodeNarInfoMessage(pathInfo: PathInfo): Uint8Array {
   const { narSize, narHash, signatures, references, deriver, ca } = pathInfo;
-  const writer = new MessageWriter().uint(1, narSize).bytes(2, nixHashBytes(narHash));
-  for (const signature of signatures) writer.bytes(3, encodeSignature(signature));
-  for (const reference of references) writer.text(4, reference);
-  if (deriver !== undefined) {
-    const name = storePathName(deriver).slice(0, -DRV.length);
-    const digest = storeHashBytes(storePathHash(deriver));
-    writer.bytes(5, new MessageWriter().text(1, name).bytes(2, digest).finish());
-  }
-  if (ca !== undefined) writer.bytes(6, encodeContentAddress(ca));
-  return writer.finish();
+  return Buffer.concat([
+    uintField(1, narSize),
+    bytesField(2, nixHashBytes(narHash)),
+    ...signatures.map((signature) => messageField(3, encodeSignature(signature))),
+    ...references.map((path) => messageField(4, Buffer.from(path))),
+    ...(deriver === undefined ? [] : [messageField(5, encodeDeriver(deriver))]),
+    ...(ca === undefined ? [] : [messageField(6, encodeContentAddress(ca))]),
+  ]);
+}
+
+function encodeDeriver(deriver: StorePath): Uint8Array {
+  const name = storePathName(deriver).slice(0, -DRV.length);
+  const hash = storeHashBytes(storePathHash(deriver));
+  return Buffer.concat([bytesField(1, Buffer.from(name)), bytesField(2, hash)]);
 }
 
 function encodeSignature(signature: Signature | RootSignature): Uint8Array {
   const { name, bytes } = parseNamedBytes(signature, SIGNATURE_BYTES, "signature");
-  return new MessageWriter().text(1, name).bytes(2, bytes).finish();
+  return Buffer.concat([bytesField(1, Buffer.from(name)), bytesField(2, bytes)]);
 }
 
 function encodeContentAddress({ method, hash }: ContentAddress): Uint8Array {
   const algorithm = nixHashAlgorithm(hash);
   const type = CA_TYPES.findIndex((ca) => ca.method === method && ca.algorithm === algorithm);
-  return new MessageWriter().uint(1, type).bytes(2, nixHashBytes(hash)).finish();
+  return Buffer.concat([uintField(1, type), bytesField(2, nixHashBytes(hash))]);
 }
 
 /**
@@ -88,27 +96,74 @@ export function decodePathInfo(bytes: Uint8Array, storeDir: StoreDir = NIX_STORE
     const fault = `of ${bytes.byteLength} bytes: the limit is ${PATH_INFO_BYTES_MAX}`;
     throw new CastoreError("EXHAUSTED", `path info ${fault}`);
   }
-  const fields = new MessageFields(bytes, "path info");
-  const narInfo = fields.message(3, "path info, narinfo");
-  if (narInfo === undefined) throw invalid("NarInfoFieldMissing");
-  const references = decodeReferences(fields.all(2), narInfo.texts(4));
-  const { storePath, node } = decodeRoot(fields.last(1));
-  const narHash = narInfo.bytes(2);
-  if (narHash.byteLength !== HASH_BYTES.sha256) {
-    throw invalid(`InvalidNarSha256DigestLen(${narHash.byteLength})`);
+  const [entries = [], hashes = [], parts = []] = readLists(bytes, 3, "path info");
+  if (parts.length === 0) throw invalid("NarInfoFieldMissing");
+  const narInfo = readNarInfo(Buffer.concat(parts));
+  const references = decodeReferences(hashes, narInfo.names);
+  const { storePath, node } = decodeRoot(entries.at(-1));
+  if (narInfo.narHash.byteLength !== HASH_BYTES.sha256) {
+    throw invalid(`InvalidNarSha256DigestLen(${narInfo.narHash.byteLength})`);
   }
   return {
     storeDir,
     storePath,
     node,
-    narHash: narHashOf(narHash),
-    narSize: narInfo.uint(1),
+    narHash: narHashOf(narInfo.narHash),
+    narSize: narInfo.narSize,
     references,
-    deriver: decodeDeriver(narInfo.message(5, "path info, deriver")),
-    signatures: narInfo.all(3).map(decodeSignature),
-    ca: decodeContentAddress(narInfo.message(6, "path info, ca")),
+    deriver: decodeDeriver(narInfo.deriver),
+    signatures: narInfo.signatures.map(decodeSignature),
+    ca: decodeContentAddress(narInfo.ca),
     rootSignatures: [],
   };
+}
+
+const EMPTY: Uint8Array = new Uint8Array(0);
+
+/**
+ * The values of fields 1 to `count`, all of them bytes. A message that is given in pieces is one
+ * message, so its pieces may be joined.
+ */
+function readLists(bytes: Uint8Array, count: number, what: string): readonly Uint8Array[][] {
+  const lists = Array.from({ length: count }, (): Uint8Array[] => []);
+  const fields = new WireFields(bytes, what);
+  for (let field = fields.next(); field !== 0; field = fields.next()) {
+    if (field <= count) lists[field - 1]?.push(fields.bytes());
+    else fields.skip();
+  }
+  return lists;
+}
+
+/** The fields of the message NARInfo, unchecked. */
+interface RawNarInfo {
+  narSize: number;
+  narHash: Uint8Array;
+  readonly signatures: Uint8Array[];
+  readonly names: string[];
+  readonly deriver: Uint8Array[];
+  readonly ca: Uint8Array[];
+}
+
+function readNarInfo(bytes: Uint8Array): RawNarInfo {
+  const raw: RawNarInfo = {
+    narSize: 0,
+    narHash: EMPTY,
+    signatures: [],
+    names: [],
+    deriver: [],
+    ca: [],
+  };
+  const fields = new WireFields(bytes, "path info, narinfo");
+  for (let field = fields.next(); field !== 0; field = fields.next()) {
+    if (field === 1) raw.narSize = fields.uint();
+    else if (field === 2) raw.narHash = fields.bytes();
+    else if (field === 3) raw.signatures.push(fields.bytes());
+    else if (field === 4) raw.names.push(byteStringOf(fields.bytes()));
+    else if (field === 5) raw.deriver.push(fields.bytes());
+    else if (field === 6) raw.ca.push(fields.bytes());
+    else fields.skip();
+  }
+  return raw;
 }
 
 function decodeReferences(hashes: readonly Uint8Array[], names: readonly string[]) {
@@ -151,33 +206,40 @@ function decodeRootEntry(bytes: Uint8Array) {
   }
 }
 
-function decodeDeriver(fields: MessageFields | undefined): StorePath | undefined {
-  if (fields === undefined) return undefined;
-  const hash = fields.bytes(2);
+function decodeDeriver(parts: readonly Uint8Array[]): StorePath | undefined {
+  if (parts.length === 0) return undefined;
+  const lists = readLists(Buffer.concat(parts), 2, "path info, deriver");
+  const [nameBytes = EMPTY, hash = EMPTY] = lists.map((list) => list.at(-1));
   if (hash.byteLength !== STORE_HASH_BYTES) throw invalid("InvalidDeriverField(Length)");
-  const name = fields.text(1);
-  if (name === "" || !isStorePathName(name + DRV)) {
+  const name = byteStringOf(nameBytes);
+  if (name.length === 0 || !isStorePathName(name + DRV)) {
     throw invalid(`InvalidDeriverField(InvalidName): ${shown(name)}`);
   }
-  return `${storeHashOf(hash)}-${name}${DRV}` as StorePath;
+  return storePathOf(hash, name + DRV);
 }
 
 function decodeSignature(bytes: Uint8Array, index: number): Signature {
-  const fields = new MessageFields(bytes, `path info, signature ${index}`);
-  const data = fields.bytes(2);
+  const lists = readLists(bytes, 2, `path info, signature ${index}`);
+  const [name = EMPTY, data = EMPTY] = lists.map((list) => list.at(-1));
   if (data.byteLength !== SIGNATURE_BYTES) {
     throw invalid(`InvalidSignature(${index}, InvalidSignatureLen(${data.byteLength}))`);
   }
-  return signatureOf(fields.text(1), data);
+  return signatureOf(byteStringOf(name), data);
 }
 
-function decodeContentAddress(fields: MessageFields | undefined): ContentAddress | undefined {
-  if (fields === undefined) return undefined;
-  const number = fields.uint(1);
+function decodeContentAddress(parts: readonly Uint8Array[]): ContentAddress | undefined {
+  if (parts.length === 0) return undefined;
+  let number = 0;
+  let hash = EMPTY;
+  const fields = new WireFields(Buffer.concat(parts), "path info, ca");
+  for (let field = fields.next(); field !== 0; field = fields.next()) {
+    if (field === 1) number = fields.uint();
+    else if (field === 2) hash = fields.bytes();
+    else fields.skip();
+  }
   const type = CA_TYPES[number];
   if (type === undefined) throw invalid(`InvalidCaField(UnknownHashType(${number}))`);
   const { method, algorithm } = type;
-  const hash = fields.bytes(2);
   if (hash.byteLength !== HASH_BYTES[algorithm]) {
     const fault = `InvalidReferenceDigestLen(${hash.byteLength}, ${method} ${algorithm})`;
     throw invalid(`InvalidCaField(${fault})`);
@@ -187,9 +249,10 @@ function decodeContentAddress(fields: MessageFields | undefined): ContentAddress
 
 /** The encoding with the root signatures beside it (proto/signed_pathinfo.proto). */
 export function encodeSignedPathInfo(pathInfo: PathInfo): Uint8Array {
-  const writer = new MessageWriter().bytes(1, encodePathInfo(pathInfo));
-  for (const signature of pathInfo.rootSignatures) writer.bytes(2, encodeSignature(signature));
-  return writer.finish();
+  return Buffer.concat([
+    messageField(1, encodePathInfo(pathInfo)),
+    ...pathInfo.rootSignatures.map((signature) => messageField(2, encodeSignature(signature))),
+  ]);
 }
 
 /** Decodes what `encodeSignedPathInfo` encoded. Rejects as `decodePathInfo` does. */
@@ -197,13 +260,11 @@ export function decodeSignedPathInfo(
   bytes: Uint8Array,
   storeDir: StoreDir = NIX_STORE_DIR,
 ): PathInfo {
-  const fields = new MessageFields(bytes, "signed path info");
-  const pathInfo = decodePathInfo(fields.bytes(1), storeDir);
-  const rootSignatures = fields
-    .all(2)
-    .map(
-      (signature, index): RootSignature => parseRootSignature(decodeSignature(signature, index)),
-    );
+  const [parts = [], signatures = []] = readLists(bytes, 2, "signed path info");
+  const pathInfo = decodePathInfo(Buffer.concat(parts), storeDir);
+  const rootSignatures = signatures.map((signature, index) =>
+    parseRootSignature(decodeSignature(signature, index)),
+  );
   return { ...pathInfo, rootSignatures };
 }
 
