@@ -34,6 +34,13 @@ export {
 export type { ChunkIndex } from "./chunk-index.ts";
 export { CHUNK_SIZES, type Chunker, chunksOf, createChunker } from "./chunker.ts";
 export {
+  CLOSURE_REQUEST_KNOWN_MAX,
+  CLOSURE_REQUEST_WANTED_MAX,
+  type ClosureRequest,
+  decodeClosureRequest,
+  encodeClosureRequest,
+} from "./closure-request.ts";
+export {
   createDigestHasher,
   DIGEST_BYTES,
   type Digest,
@@ -45,7 +52,6 @@ export {
   formatDigestText,
   parseDigest,
 } from "./digest.ts";
-export { Directory, directoryOf, type Entry } from "./directory.ts";
 export {
   CLOSURE_DIRECTORIES_MAX,
   createRootToLeaves,
@@ -60,6 +66,22 @@ export {
 export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./directory-codec.ts";
 export { decodeDirectoryLenient, decodeEntryLenient } from "./directory-lenient.ts";
 export type { DirectoryService } from "./directory-service.ts";
+export { Directory, directoryOf, type Entry } from "./directory.ts";
+export {
+  decodeFetchAnswer,
+  encodeFetchAnswer,
+  FETCH_FRAME_BYTES_MAX,
+  type FetchFrame,
+  fetchFrameContents,
+} from "./fetch-answer.ts";
+export {
+  type BlobRange,
+  decodeFetchRequest,
+  encodeFetchRequest,
+  FETCH_REQUEST_ITEMS_MAX,
+  type FetchRequest,
+} from "./fetch-request.ts";
+export { walkFiles } from "./file-walk.ts";
 export { createBlobGrpcService, requestedDigest } from "./grpc-blob-handlers.ts";
 export { createGrpcBlobService } from "./grpc-blob-service.ts";
 export { type GrpcChannel, type GrpcChannelOptions, openGrpcChannel } from "./grpc-channel.ts";
@@ -85,13 +107,6 @@ export {
 } from "./memory-blob-service.ts";
 export { createMemoryDirectoryService } from "./memory-directory-service.ts";
 export {
-  type DirectoryNode,
-  type FileNode,
-  type Node,
-  nodesEqual,
-  type SymlinkNode,
-} from "./node.ts";
-export {
   decodeEntry,
   decodeNode,
   ENTRY_TEXT_LENGTH_MAX,
@@ -101,6 +116,13 @@ export {
   parseEntryText,
   type RawEntry,
 } from "./node-codec.ts";
+export {
+  type DirectoryNode,
+  type FileNode,
+  type Node,
+  nodesEqual,
+  type SymlinkNode,
+} from "./node.ts";
 export {
   checkReference,
   createNormalForm,
@@ -114,6 +136,7 @@ export {
   REFERENCE_LENGTH,
   REFERENCES_MAX,
 } from "./normal-form.ts";
+export { inParallel } from "./parallel.ts";
 export {
   PATH_COMPONENT_BYTES_MAX,
   type PathComponent,
@@ -122,6 +145,9 @@ export {
   pathComponentFault,
   pathComponentOfText,
 } from "./path-component.ts";
+export { buildRecipe, type RecipeSource } from "./recipe-builder.ts";
+export { decodeRecipe, encodeRecipe, RECIPE_BYTES_MAX } from "./recipe-codec.ts";
+export { type BlobRecipe, completeRecipe, type Recipe, type RecipeChunk } from "./recipe.ts";
 export type { RootChange, RootEntry, RootNode, RootNodes } from "./root-nodes.ts";
 export type { RootRecord, RootStore, StoreTable, TableRow } from "./root-store.ts";
 export {

@@ -72,6 +72,15 @@ export class WireReader {
     return this.#bytes.subarray(start, this.#position);
   }
 
+  /** A packed list of integers, at least one, as proto3 omits an empty list. */
+  packed(): number[] {
+    const items = new WireReader(this.bytes(), this.#message);
+    if (items.done) this.fail("default value is written out");
+    const values: number[] = [];
+    while (!items.done) values.push(items.varint());
+    return values;
+  }
+
   fail(fault: string): never {
     throw new CastoreError("INVALID", `${this.#message}: ${fault} at byte ${this.#position}`);
   }

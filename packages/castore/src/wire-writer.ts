@@ -9,6 +9,18 @@ export function varintLength(value: number): number {
   return length;
 }
 
+/** Bytes that `values` take as a packed list, without its tag and length. */
+export function packedLength(values: readonly number[]): number {
+  let length = 0;
+  for (const value of values) length += varintLength(value);
+  return length;
+}
+
+/** Bytes of a field with a one-byte tag, a length and `length` bytes; nothing where it is empty. */
+export function fieldLength(length: number): number {
+  return length === 0 ? 0 : 1 + varintLength(length) + length;
+}
+
 /** Writes canonical protobuf into a buffer of exactly known size. */
 export class WireWriter {
   readonly buffer: Buffer;
@@ -43,6 +55,14 @@ export class WireWriter {
   hex(hex: string): void {
     this.varint(hex.length / 2);
     this.#position += this.buffer.write(hex, this.#position, "hex");
+  }
+
+  /** `values` as a packed list after its tag and length; nothing where there are none. */
+  packed(tag: number, values: readonly number[]): void {
+    if (values.length === 0) return;
+    this.byte(tag);
+    this.varint(packedLength(values));
+    for (const value of values) this.varint(value);
   }
 
   /** `bytes` after their length. */
