@@ -52,6 +52,7 @@ export {
   formatDigestText,
   parseDigest,
 } from "./digest.ts";
+export { Directory, directoryOf, type Entry } from "./directory.ts";
 export {
   CLOSURE_DIRECTORIES_MAX,
   createRootToLeaves,
@@ -66,7 +67,6 @@ export {
 export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./directory-codec.ts";
 export { decodeDirectoryLenient, decodeEntryLenient } from "./directory-lenient.ts";
 export type { DirectoryService } from "./directory-service.ts";
-export { Directory, directoryOf, type Entry } from "./directory.ts";
 export {
   decodeFetchAnswer,
   encodeFetchAnswer,
@@ -107,6 +107,13 @@ export {
 } from "./memory-blob-service.ts";
 export { createMemoryDirectoryService } from "./memory-directory-service.ts";
 export {
+  type DirectoryNode,
+  type FileNode,
+  type Node,
+  nodesEqual,
+  type SymlinkNode,
+} from "./node.ts";
+export {
   decodeEntry,
   decodeNode,
   ENTRY_TEXT_LENGTH_MAX,
@@ -116,13 +123,6 @@ export {
   parseEntryText,
   type RawEntry,
 } from "./node-codec.ts";
-export {
-  type DirectoryNode,
-  type FileNode,
-  type Node,
-  nodesEqual,
-  type SymlinkNode,
-} from "./node.ts";
 export {
   checkReference,
   createNormalForm,
@@ -145,9 +145,9 @@ export {
   pathComponentFault,
   pathComponentOfText,
 } from "./path-component.ts";
+export { type BlobRecipe, completeRecipe, type Recipe, type RecipeChunk } from "./recipe.ts";
 export { buildRecipe, type RecipeSource } from "./recipe-builder.ts";
 export { decodeRecipe, encodeRecipe, RECIPE_BYTES_MAX } from "./recipe-codec.ts";
-export { type BlobRecipe, completeRecipe, type Recipe, type RecipeChunk } from "./recipe.ts";
 export type { RootChange, RootEntry, RootNode, RootNodes } from "./root-nodes.ts";
 export type { RootRecord, RootStore, StoreTable, TableRow } from "./root-store.ts";
 export {
