@@ -72,8 +72,8 @@ function headerOf(
 
 /**
  * The frames of an answer to a request of `items` items, as they arrive: each item in order, and
- * each to its end. Rejects INVALID for what no server may send, CORRUPT where the bytes do not match
- * the answer's own digest, INCOMPLETE where it ends early. Memory: one frame.
+ * each to its end. Rejects INVALID for what no server may send, CORRUPT where the bytes do not
+ * match the answer's own digest, INCOMPLETE where it ends early. Memory: one frame.
  */
 export async function* decodeFetchAnswer(
   source: ByteSource,
