@@ -46,6 +46,13 @@ export {
   type HttpRequest,
 } from "./http-client.ts";
 export { contentLength, type HttpResponse, readBody } from "./http-response.ts";
+export {
+  createLocalPathInfoService,
+  type LocalPathInfoOptions,
+  type LocalPathInfoService,
+  type NarSummary,
+  type ProvenNar,
+} from "./local-path-info-service.ts";
 export { type NarInfo, type NarInfoQuirk, narInfoServedAt } from "./nar-info.ts";
 export {
   decodeNarInfo,
@@ -133,4 +140,10 @@ export {
   storePathName,
   storePathOf,
 } from "./store-path.ts";
+export {
+  decodeStoredPathInfo,
+  encodeStoredPathInfo,
+  type RootProof,
+  type StoredPathInfo,
+} from "./stored-path-info.ts";
 export { type Signed, type Trust, TrustedKeys } from "./trusted-keys.ts";
