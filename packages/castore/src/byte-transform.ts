@@ -1,5 +1,4 @@
 import type { Duplex } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import type { ByteSource } from "./blob-service.ts";
 
 /** Turns one stream of bytes into another, lazily and with backpressure. */
@@ -14,24 +13,45 @@ export async function* throughDuplex(
   duplex: Duplex,
   faultOf: (cause: unknown) => unknown,
 ): AsyncGenerator<Uint8Array, void, undefined> {
+  const stop = new AbortController();
   let sourceFault: { readonly cause: unknown } | undefined;
-  async function* noted(): AsyncGenerator<Uint8Array, void, undefined> {
-    try {
-      yield* source;
-    } catch (cause) {
-      sourceFault = { cause };
-      throw cause;
-    }
-  }
-  const pumped = pipeline(noted(), duplex);
-  // Whatever fails also destroys the duplex, and thereby ends the loop below.
-  pumped.catch(() => undefined);
+  // The loop below takes what the duplex throws; after it nobody asks any more.
+  duplex.on("error", () => undefined);
+  const fed = feed(source, duplex, stop.signal).catch((cause: unknown) => {
+    sourceFault = { cause };
+    duplex.destroy(cause instanceof Error ? cause : undefined);
+  });
   try {
     for await (const piece of duplex) yield piece;
-    await pumped;
+    await fed;
   } catch (cause) {
-    throw sourceFault?.cause === cause ? cause : faultOf(cause);
+    throw sourceFault === undefined ? faultOf(cause) : sourceFault.cause;
   } finally {
+    stop.abort();
     duplex.destroy();
   }
+  if (sourceFault !== undefined) throw sourceFault.cause;
+}
+
+/** stream.pipeline() would do, but does not return for all of lzma-native's streams. */
+async function feed(source: ByteSource, duplex: Duplex, stopped: AbortSignal): Promise<void> {
+  for await (const piece of source) {
+    if (duplex.destroyed) return;
+    if (!duplex.write(piece)) await drained(duplex, stopped);
+  }
+  if (!duplex.destroyed) duplex.end();
+}
+
+function drained(duplex: Duplex, stopped: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      duplex.off("drain", done);
+      duplex.off("close", done);
+      stopped.removeEventListener("abort", done);
+      resolve();
+    };
+    duplex.on("drain", done);
+    duplex.on("close", done);
+    stopped.addEventListener("abort", done);
+  });
 }
