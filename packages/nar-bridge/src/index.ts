@@ -22,6 +22,15 @@ export {
 } from "./cache-url.ts";
 export { type Clock, SYSTEM_CLOCK } from "./clock.ts";
 export {
+  COMPRESSIONS,
+  type Compression,
+  type CompressOptions,
+  compress,
+  type DecompressOptions,
+  decompress,
+  parseCompression,
+} from "./compression.ts";
+export {
   type ContentAddress,
   type ContentAddressed,
   contentAddressedPath,
