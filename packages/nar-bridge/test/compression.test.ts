@@ -44,7 +44,7 @@ function cut(bytes: Uint8Array, size: number): Uint8Array[] {
 /** `contents`, packed by the format's own tool where we do not write the format. */
 async function pack(compression: Compression, contents: Buffer): Promise<Buffer> {
   if (compression === "bzip2") return tool("bzip2", ["-c", "-1"], contents);
-  return gather(compress(compression, [contents]));
+  return gather(compress(compression, [contents], { level: 1 }));
 }
 
 const contents = sample(400_000);
