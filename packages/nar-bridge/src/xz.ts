@@ -8,7 +8,8 @@ const DECODER_BYTES_MAX = 129 << 20;
 const CONCATENATED = 8;
 /**
  * Input is decoded in slices of this size, and lzma-native holds back nothing of what a slice
- * becomes: at most 110 MiB, for a file of zeros. (8 KiB cost 12 % more CPU than 64 KiB, 16 KiB 5 %.)
+ * becomes: at most 110 MiB, for a file of zeros. (8 KiB cost 12 % more CPU than 64 KiB; 16 KiB,
+ * 5 %.)
  */
 const SLICE_BYTES = 1 << 14;
 
