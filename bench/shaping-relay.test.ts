@@ -46,14 +46,14 @@ async function get(relay: ShapingRelay, dispatcher: Agent, size: number): Promis
 }
 
 it("one connection gets the whole rate, within 3 %", async () => {
-  const size = 10_000_000;
+  const size = 30_000_000;
   await expectTime(size / BYTES_PER_MS + 2 * LINK.roundTripMs, 0.03, (relay, dispatcher) =>
     get(relay, dispatcher, size),
   );
 });
 
 it("eight connections share it, within 3 %", async () => {
-  const size = 1_250_000;
+  const size = 3_750_000;
   const expectedMs = (8 * size) / BYTES_PER_MS + 2 * LINK.roundTripMs;
   await expectTime(expectedMs, 0.03, async (relay, dispatcher) => {
     await Promise.all(Array.from({ length: 8 }, () => get(relay, dispatcher, size)));
@@ -70,7 +70,7 @@ it("a request costs one round trip, and a new connection one more", async () => 
 });
 
 it("uploads are shaped too, and every byte is counted", async () => {
-  const size = 5_000_000;
+  const size = 30_000_000;
   const expectedMs = size / BYTES_PER_MS + 2 * LINK.roundTripMs;
   await expectTime(expectedMs, 0.03, async (relay, dispatcher) => {
     const options = { dispatcher, method: "PUT" as const, body: Buffer.alloc(size) };

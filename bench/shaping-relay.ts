@@ -15,12 +15,12 @@ export interface ShapingRelay extends AsyncDisposable {
   readonly bytesDown: number;
 }
 
-/** What one connection may have under way per direction, like the buffers of a short path. */
-const FLOW_BYTES_MAX = 512 * 1024;
+/** What one connection may have under way per direction, like the windows of TCP. */
+const FLOW_BYTES_MAX = 2 * 1024 * 1024;
 /** Connections take turns by pieces of this size, as behind a fair queue. */
 const PIECE_BYTES = 8 * 1024;
 /** How late a timer may be without a busy link losing its rate. */
-const LATE_MS = 50;
+const LATE_MS = 250;
 
 /**
  * A slow link on loopback, in front of `target` (an http URL): one bucket per direction for all
