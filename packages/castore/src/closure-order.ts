@@ -1,7 +1,8 @@
+import type { CallOptions } from "./blob-service.ts";
 import { CastoreError } from "./castore-error.ts";
 import type { Digest } from "./digest.ts";
 import type { Directory } from "./directory.ts";
-import { createRootToLeaves, encodedDirectoryOf } from "./directory-closure.ts";
+import { createRootToLeaves, encodedDirectoryOf, leavesToRoot } from "./directory-closure.ts";
 
 /** Most encoded bytes of directories that came before their turn. */
 const WAITING_BYTES_MAX = 64 << 20;
@@ -50,8 +51,38 @@ export async function* breadthFirst(
   if (!empty) check.finish();
 }
 
+/**
+ * `directories`, which come children first, checked as leavesToRoot does, each once; what they
+ * refer to but do not bring is taken from `getClosure` and put before its parent, so that a store
+ * which takes closures only whole gets one. The return value is the root's digest.
+ */
+export async function* completeClosure(
+  getClosure: (root: Digest) => AsyncIterable<Directory>,
+  directories: AsyncIterable<Directory> | Iterable<Directory>,
+  options: CallOptions,
+): AsyncGenerator<Directory, Digest, undefined> {
+  const fetched = new Map<Digest, Directory>();
+  let unsent: Digest[] = [];
+  const stored = async (digest: Digest): Promise<Directory | undefined> => {
+    if (fetched.has(digest)) return fetched.get(digest);
+    for await (const directory of getClosure(digest)) {
+      fetched.set(encodedDirectoryOf(directory).digest, directory);
+    }
+    unsent.push(digest);
+    return fetched.get(digest);
+  };
+  const checked = leavesToRoot(directories, { stored, signal: options.signal });
+  let next = await checked.next();
+  for (; next.done !== true; next = await checked.next()) {
+    for (const digest of unsent) yield* childrenFirst(digest, fetched);
+    unsent = [];
+    yield next.value.directory;
+  }
+  return next.value;
+}
+
 /** The directories of `closure` that are below `root`, children first, `root` last. */
-export function* childrenFirst(
+function* childrenFirst(
   root: Digest,
   closure: ReadonlyMap<Digest, Directory>,
 ): Generator<Directory, void, undefined> {

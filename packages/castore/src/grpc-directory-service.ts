@@ -1,10 +1,10 @@
 import { status } from "@grpc/grpc-js";
 import type { CallOptions } from "./blob-service.ts";
 import { CastoreError } from "./castore-error.ts";
-import { breadthFirst, childrenFirst } from "./closure-order.ts";
+import { breadthFirst, completeClosure } from "./closure-order.ts";
 import { type Digest, digestBytes } from "./digest.ts";
 import type { Directory } from "./directory.ts";
-import { encodedDirectoryOf, leavesToRoot } from "./directory-closure.ts";
+import { encodedDirectoryOf } from "./directory-closure.ts";
 import type { DirectoryService } from "./directory-service.ts";
 import type { GrpcChannel } from "./grpc-channel.ts";
 import { directoryGetMethod, directoryPutMethod } from "./grpc-directory-methods.ts";
@@ -22,7 +22,8 @@ export function createGrpcDirectoryService(channel: GrpcChannel): DirectoryServi
     async putClosure(directories, options = {}) {
       const want: { root?: Digest } = {};
       const stream = async function* (): AsyncGenerator<Directory, void, undefined> {
-        want.root = yield* completed(channel, directories, options);
+        const stored = (digest: Digest) => getClosure(channel, digest, options);
+        want.root = yield* completeClosure(stored, directories, options);
       };
       const answer = await channel.send(directoryPutMethod, stream(), options);
       if (answer !== want.root) {
@@ -59,30 +60,4 @@ function getClosure(
 ): AsyncIterable<Directory> {
   const request = { digest: digestBytes(root), recursive: true };
   return breadthFirst(root, channel.receive(directoryGetMethod, request, options));
-}
-
-/** `directories`, each child that was not given fetched and put before its parent. */
-async function* completed(
-  channel: GrpcChannel,
-  directories: AsyncIterable<Directory> | Iterable<Directory>,
-  options: CallOptions,
-): AsyncGenerator<Directory, Digest, undefined> {
-  const fetched = new Map<Digest, Directory>();
-  let unsent: Digest[] = [];
-  const stored = async (digest: Digest): Promise<Directory | undefined> => {
-    if (fetched.has(digest)) return fetched.get(digest);
-    for await (const directory of getClosure(channel, digest, options)) {
-      fetched.set(encodedDirectoryOf(directory).digest, directory);
-    }
-    unsent.push(digest);
-    return fetched.get(digest);
-  };
-  const checked = leavesToRoot(directories, { stored, signal: options.signal });
-  let next = await checked.next();
-  for (; next.done !== true; next = await checked.next()) {
-    for (const digest of unsent) yield* childrenFirst(digest, fetched);
-    unsent = [];
-    yield next.value.directory;
-  }
-  return next.value;
 }

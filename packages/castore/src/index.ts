@@ -81,6 +81,7 @@ export {
   FETCH_REQUEST_ITEMS_MAX,
   type FetchRequest,
 } from "./fetch-request.ts";
+export { openFileObjectStore } from "./file-object-store.ts";
 export { walkFiles } from "./file-walk.ts";
 export { createBlobGrpcService, requestedDigest } from "./grpc-blob-handlers.ts";
 export { createGrpcBlobService } from "./grpc-blob-service.ts";
@@ -98,6 +99,7 @@ export {
 export { GRPC_MESSAGE_BYTES_MAX, type GrpcMethod, type MessageCodec } from "./grpc-method.ts";
 export { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "./grpc-server.ts";
 export { GrpcStatusError, hasGrpcStatus } from "./grpc-status.ts";
+export { openHttpObjectStore } from "./http-object-store.ts";
 export type { ChunkSizes } from "./kernel.ts";
 export type { LocalStore } from "./local-store.ts";
 export {
@@ -106,6 +108,7 @@ export {
   type MemoryBlobServiceOptions,
 } from "./memory-blob-service.ts";
 export { createMemoryDirectoryService } from "./memory-directory-service.ts";
+export { createMemoryObjectStore } from "./memory-object-store.ts";
 export {
   type DirectoryNode,
   type FileNode,
@@ -136,6 +139,18 @@ export {
   REFERENCE_LENGTH,
   REFERENCES_MAX,
 } from "./normal-form.ts";
+export type { ObjectHttpOptions } from "./object-http.ts";
+export {
+  checkObjectKey,
+  type GetObjectOptions,
+  OBJECT_BYTES_MAX,
+  type ObjectEntry,
+  type ObjectStore,
+  objectKey,
+  type PutObjectOptions,
+} from "./object-store.ts";
+export { createObjectStoreBlobService } from "./object-store-blob-service.ts";
+export { createObjectStoreDirectoryService } from "./object-store-directory-service.ts";
 export { inParallel } from "./parallel.ts";
 export {
   PATH_COMPONENT_BYTES_MAX,
@@ -150,6 +165,12 @@ export { buildRecipe, type RecipeSource } from "./recipe-builder.ts";
 export { decodeRecipe, encodeRecipe, RECIPE_BYTES_MAX } from "./recipe-codec.ts";
 export type { RootChange, RootEntry, RootNode, RootNodes } from "./root-nodes.ts";
 export type { RootRecord, RootStore, StoreTable, TableRow } from "./root-store.ts";
+export {
+  openS3ObjectStore,
+  resolveS3Location,
+  type S3Location,
+  type S3Options,
+} from "./s3-object-store.ts";
 export {
   type GrpcAddress,
   type GrpcTls,
