@@ -19,6 +19,10 @@ export interface ShapingRelay extends AsyncDisposable {
 const FLOW_BYTES_MAX = 2 * 1024 * 1024;
 /** Connections take turns by pieces of this size, as behind a fair queue. */
 const PIECE_BYTES = 8 * 1024;
+/** What is handed to a socket before it has taken the last. */
+const WRITE_BYTES_MAX = 256 * 1024;
+/** Timers of a busy link are not finer than this: each costs time that the programs need. */
+const TICK_MS = 2;
 /** How late a timer may be without a busy link losing its rate. */
 const LATE_MS = 250;
 
@@ -124,7 +128,7 @@ class Direction {
       if (flow.isWaiting) this.#waiting.push(flow);
     }
     if (this.#waiting.length === 0) return;
-    this.#timer = setTimeout(() => this.#serve(), this.#freeAt - now);
+    this.#timer = setTimeout(() => this.#serve(), Math.max(TICK_MS, this.#freeAt - now));
   }
 }
 
@@ -169,13 +173,19 @@ class Flow {
   }
 
   #arrive(): void {
+    this.#to.cork();
+    this.#writeDue();
+    this.#to.uncork();
+  }
+
+  #writeDue(): void {
     for (let next = this.#underWay[0]; next !== undefined; next = this.#underWay[0]) {
       const waitMs = next.at - performance.now();
       if (waitMs > 0) {
         this.#wait(waitMs);
         return;
       }
-      if (this.#to.writableNeedDrain) return;
+      if (this.#to.writableLength > WRITE_BYTES_MAX) return; // until "drain"
       this.#underWay.shift();
       if (next.piece === undefined) {
         this.#to.end();
@@ -194,8 +204,8 @@ class Flow {
       this.#arrive();
     };
     this.#isTimed = true;
-    const isPolled = waitMs < 1.5 && this.#underWay.length === 1;
-    if (isPolled) setImmediate(arrive);
-    else setTimeout(arrive, Math.max(1, waitMs - 1));
+    const isLone = this.#underWay.length === 1;
+    if (isLone && waitMs < 1.5) setImmediate(arrive);
+    else setTimeout(arrive, isLone ? waitMs - 1 : Math.max(TICK_MS, waitMs));
   }
 }
