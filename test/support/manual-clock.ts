@@ -1,7 +1,13 @@
+interface Alarm {
+  readonly at: number;
+  readonly ms: number;
+  readonly ring: () => void;
+}
+
 /** A clock that stands still until it is told to go on; fits the Clock of nar-bridge. */
 export class ManualClock {
-  #now = 0;
-  readonly #alarms = new Set<{ readonly at: number; readonly ring: () => void }>();
+  #now = 1_000; // not 0, which some take for "never"
+  readonly #alarms = new Set<Alarm>();
   #onWait: (() => void)[] = [];
 
   now(): number {
@@ -16,7 +22,7 @@ export class ManualClock {
         reject(signal?.reason);
       };
       const alarm = {
-        at: this.#now + ms,
+        ...{ at: this.#now + ms, ms },
         ring: () => {
           signal?.removeEventListener("abort", stop);
           resolve();
@@ -36,6 +42,13 @@ export class ManualClock {
   /** Resolves once at least `count` wait. */
   async untilWaiting(count: number): Promise<void> {
     while (this.#alarms.size < count) {
+      await new Promise<void>((resolve) => this.#onWait.push(resolve));
+    }
+  }
+
+  /** Resolves once at least `count` wait that asked for this very time. */
+  async untilWaitingFor(ms: number, count = 1): Promise<void> {
+    while ([...this.#alarms].filter((alarm) => alarm.ms === ms).length < count) {
       await new Promise<void>((resolve) => this.#onWait.push(resolve));
     }
   }

@@ -8,6 +8,9 @@ import type { HttpResponse } from "./http-response.ts";
 
 const PIECE_BYTES = 256 * 1024;
 
+/** The last: a name with an encoded slash, which no file has. */
+const ABSENT_CODES = ["ENOENT", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ERR_INVALID_FILE_URL_PATH"];
+
 export interface FileRequest extends CallOptions {
   readonly method: string;
   readonly headers: Readonly<Record<string, string>>;
@@ -70,7 +73,7 @@ async function openBelow(url: URL, base: URL): Promise<FileHandle | undefined> {
   } catch (cause) {
     if (cause instanceof CastoreError) throw cause;
     const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-    if (code === "ENOENT" || code === "ENOTDIR" || code === "EISDIR") return undefined;
+    if (typeof code === "string" && ABSENT_CODES.includes(code)) return undefined;
     if (code === "EACCES") {
       throw new CastoreError("DENIED", `${displayUrl(url)}: permission denied`, { cause });
     }

@@ -23,8 +23,11 @@ export const REQUESTS_QUEUED_MAX = 4096;
 export const ORIGINS_MAX = 64;
 export const CONNECT_TIMEOUT_MS = 5_000;
 export const HEADERS_TIMEOUT_MS = 30_000;
-/** A body without a byte for so long is cut, unless it is our reader that waits. */
-export const STALL_TIMEOUT_MS = 30_000;
+/**
+ * A body without a byte for so long is cut, unless it is our reader that waits. Half of what the
+ * delivery of a NAR grants a source, so that there is time left to go on by a Range request.
+ */
+export const STALL_TIMEOUT_MS = 15_000;
 /** An unread body is read to its end for the connection's sake if it is no larger. */
 const DRAIN_BYTES_MAX = 16 * 1024;
 

@@ -108,6 +108,10 @@ export {
 } from "./path-info-codec.ts";
 export { createMemoryPathInfoService, type PathInfoService } from "./path-info-service.ts";
 export {
+  type DownloadOptions,
+  download,
+} from "./resumable-download.ts";
+export {
   parseSignature,
   type Signature,
   signatureBytes,
@@ -156,3 +160,18 @@ export {
   type StoredPathInfo,
 } from "./stored-path-info.ts";
 export { type Signed, type Trust, TrustedKeys } from "./trusted-keys.ts";
+export {
+  createUpstream,
+  type OpenNarOptions,
+  type Upstream,
+  type UpstreamGetOptions,
+  type UpstreamOptions,
+} from "./upstream.ts";
+export type { RestEvent } from "./upstream-rest.ts";
+export {
+  createUpstreamSet,
+  type FoundNarInfo,
+  type NarInfoLookup,
+  type UpstreamSet,
+  type UpstreamSetOptions,
+} from "./upstream-set.ts";
