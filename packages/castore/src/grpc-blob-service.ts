@@ -1,4 +1,3 @@
-import { status } from "@grpc/grpc-js";
 import type { BlobReader, BlobService, CallOptions, ChunkMeta } from "./blob-service.ts";
 import { clipRange } from "./byte-range.ts";
 import { CastoreError } from "./castore-error.ts";
@@ -7,7 +6,7 @@ import { checkChunk, createChunkedReader } from "./chunked-reader.ts";
 import { createDigestHasher, type Digest, digestBytes, digestOf } from "./digest.ts";
 import { blobPutMethod, blobReadMethod, blobStatMethod } from "./grpc-blob-methods.ts";
 import type { GrpcChannel } from "./grpc-channel.ts";
-import { hasGrpcStatus } from "./grpc-status.ts";
+import { isGrpcNotFound } from "./grpc-status.ts";
 import { createBytesReader } from "./memory-blob-service.ts";
 
 /** A blob up to this size is read in one call and held: what is larger has chunks in snix. */
@@ -81,7 +80,7 @@ async function stat(
     if (list.chunks.length > 0) lists.set(digest, list);
     return list;
   } catch (error) {
-    if (hasGrpcStatus(error, status.NOT_FOUND)) return undefined;
+    if (isGrpcNotFound(error)) return undefined;
     throw error;
   }
 }
@@ -122,7 +121,7 @@ async function readHeld(
       if (size > HELD_BYTES_MAX) return { bytes: Buffer.alloc(0), complete: false };
     }
   } catch (error) {
-    if (hasGrpcStatus(error, status.NOT_FOUND)) return undefined;
+    if (isGrpcNotFound(error)) return undefined;
     throw error;
   }
   return { bytes: Buffer.concat(pieces, size), complete: true };
@@ -146,7 +145,7 @@ function chunkedReader(channel: GrpcChannel, digest: Digest, list: ChunkList): B
         size += data.byteLength;
       }
     } catch (error) {
-      if (hasGrpcStatus(error, status.NOT_FOUND)) return undefined;
+      if (isGrpcNotFound(error)) return undefined;
       throw error;
     }
     return bytes.subarray(0, size);

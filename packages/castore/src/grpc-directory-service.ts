@@ -1,4 +1,3 @@
-import { status } from "@grpc/grpc-js";
 import type { CallOptions } from "./blob-service.ts";
 import { CastoreError } from "./castore-error.ts";
 import { breadthFirst, completeClosure } from "./closure-order.ts";
@@ -8,7 +7,7 @@ import { encodedDirectoryOf } from "./directory-closure.ts";
 import type { DirectoryService } from "./directory-service.ts";
 import type { GrpcChannel } from "./grpc-channel.ts";
 import { directoryGetMethod, directoryPutMethod } from "./grpc-directory-methods.ts";
-import { hasGrpcStatus } from "./grpc-status.ts";
+import { isGrpcNotFound } from "./grpc-status.ts";
 
 /**
  * The directories of a server of snix.castore.v1.DirectoryService. All is verified here. What a
@@ -48,7 +47,7 @@ async function get(
       throw new CastoreError("CORRUPT", `directory ${digest}: has digest ${got}`);
     }
   } catch (error) {
-    if (!hasGrpcStatus(error, status.NOT_FOUND)) throw error;
+    if (!isGrpcNotFound(error)) throw error;
   }
   return undefined;
 }

@@ -1,6 +1,8 @@
 import { Metadata, type StatusObject, status } from "@grpc/grpc-js";
 import { CASTORE_ERROR_CODES, CastoreError, type CastoreErrorCode } from "./castore-error.ts";
 
+export { status as grpcStatus } from "@grpc/grpc-js";
+
 /** The status that a server answers for each code, where the method has no rule of its own. */
 const STATUS_OF_CODE: Readonly<Record<CastoreErrorCode, status>> = {
   INVALID: status.INVALID_ARGUMENT,
@@ -64,6 +66,11 @@ export function grpcStatusOf(error: unknown): Pick<StatusObject, "code" | "detai
     return { code: STATUS_OF_CODE[error.code], details: error.message, metadata };
   }
   return { code: status.INTERNAL, details: "internal error", metadata };
+}
+
+/** Whether a client's call failed because what it asked for is absent. */
+export function isGrpcNotFound(error: unknown): boolean {
+  return hasGrpcStatus(error, status.NOT_FOUND);
 }
 
 /** Whether a client's call failed with this status. */

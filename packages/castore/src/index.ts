@@ -98,7 +98,7 @@ export {
 } from "./grpc-handler.ts";
 export { GRPC_MESSAGE_BYTES_MAX, type GrpcMethod, type MessageCodec } from "./grpc-method.ts";
 export { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "./grpc-server.ts";
-export { GrpcStatusError, hasGrpcStatus } from "./grpc-status.ts";
+export { GrpcStatusError, grpcStatus, hasGrpcStatus, isGrpcNotFound } from "./grpc-status.ts";
 export { openHttpObjectStore } from "./http-object-store.ts";
 export type { ChunkSizes } from "./kernel.ts";
 export type { LocalStore } from "./local-store.ts";

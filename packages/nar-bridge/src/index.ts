@@ -46,6 +46,11 @@ export {
 } from "./content-check.ts";
 export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./ed25519-key.ts";
 export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
+export { createPathInfoGrpcService, type PathInfoGrpcOptions } from "./grpc-path-info-handlers.ts";
+export {
+  createGrpcPathInfoService,
+  type GrpcPathInfoService,
+} from "./grpc-path-info-service.ts";
 export {
   type BasicCredentials,
   createHttpClient,
@@ -98,6 +103,7 @@ export {
   NIXBASE32_ALPHABET,
   nixbase32Length,
 } from "./nixbase32.ts";
+export { createObjectStorePathInfoService } from "./object-store-path-info-service.ts";
 export { narInfoOf, type PathInfo, pathInfoOf } from "./path-info.ts";
 export {
   decodePathInfo,
