@@ -101,7 +101,7 @@ export { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "./grp
 export { GrpcStatusError, grpcStatus, hasGrpcStatus, isGrpcNotFound } from "./grpc-status.ts";
 export { openHttpObjectStore } from "./http-object-store.ts";
 export type { ChunkSizes } from "./kernel.ts";
-export type { LocalStore } from "./local-store.ts";
+export type { LocalStore, LocalStoreOptions } from "./local-store.ts";
 export {
   createBytesReader,
   createMemoryBlobService,
@@ -152,6 +152,7 @@ export {
 export { createObjectStoreBlobService } from "./object-store-blob-service.ts";
 export { createObjectStoreDirectoryService } from "./object-store-directory-service.ts";
 export { inParallel } from "./parallel.ts";
+export { openLocalStore } from "./open-local-store.ts";
 export {
   PATH_COMPONENT_BYTES_MAX,
   type PathComponent,

@@ -3,6 +3,14 @@ import type { ChunkIndex } from "./chunk-index.ts";
 import type { DirectoryService } from "./directory-service.ts";
 import type { RootStore, StoreTable } from "./root-store.ts";
 
+export interface LocalStoreOptions {
+  readonly path: string;
+  /** Makes an empty store where there is none. */
+  readonly create?: boolean;
+  /** Reads only: nothing on the disk changes, so nothing is held either. */
+  readonly readOnly?: boolean;
+}
+
 /** A store in one directory on a local disk (docs/format.md, Local store). */
 export interface LocalStore extends AsyncDisposable {
   readonly path: string;

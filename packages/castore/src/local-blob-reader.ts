@@ -1,0 +1,104 @@
+import { type FileHandle, open } from "node:fs/promises";
+import type { BlobReader } from "./blob-service.ts";
+import { clipRange } from "./byte-range.ts";
+import { CastoreError } from "./castore-error.ts";
+import type { Digest } from "./digest.ts";
+import { storeError } from "./store-error.ts";
+
+/** Bytes read at once, and ahead. */
+const PIECE_BYTES = 1 << 18;
+
+/**
+ * Opens the file of the blob `digest`. Rejects CORRUPT where it is missing or has another size.
+ * Reads do not verify what was verified when it was put.
+ */
+export async function openBlobFile(
+  path: string,
+  digest: Digest,
+  size: number,
+): Promise<BlobReader> {
+  const handle = await openExisting(path, digest);
+  try {
+    const { size: found } = await handle.stat();
+    if (found !== size) {
+      throw new CastoreError("CORRUPT", `blob ${digest}: ${path} has ${found} bytes, not ${size}`);
+    }
+  } catch (error) {
+    await handle.close();
+    throw storeError(`blob ${digest}`, error);
+  }
+  return new FileReader(handle, digest, size);
+}
+
+async function openExisting(path: string, digest: Digest): Promise<FileHandle> {
+  try {
+    return await open(path, "r");
+  } catch (cause) {
+    if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") {
+      throw new CastoreError("CORRUPT", `blob ${digest}: ${path} is missing`, { cause });
+    }
+    throw storeError(`blob ${digest}`, cause);
+  }
+}
+
+class FileReader implements BlobReader {
+  readonly size: number;
+  readonly #handle: FileHandle;
+  readonly #digest: Digest;
+  #closed: Promise<void> | undefined;
+
+  constructor(handle: FileHandle, digest: Digest, size: number) {
+    this.#handle = handle;
+    this.#digest = digest;
+    this.size = size;
+  }
+
+  async *stream(
+    start?: number,
+    end?: number,
+    { signal }: { readonly signal?: AbortSignal | undefined } = {},
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    const range = clipRange(this.size, start, end);
+    let next = range.start < range.end ? this.#read(range.start, range.end) : undefined;
+    for (let from = range.start; next !== undefined; ) {
+      signal?.throwIfAborted();
+      const piece = await next;
+      signal?.throwIfAborted();
+      from += piece.byteLength;
+      next = from < range.end ? this.#read(from, range.end) : undefined;
+      // Read ahead; a failure shows when its turn comes, or not at all where nobody asks.
+      next?.catch(() => {});
+      yield piece;
+    }
+  }
+
+  async #read(from: number, end: number): Promise<Uint8Array> {
+    if (this.#closed !== undefined) {
+      throw new CastoreError("CLOSED", `blob ${this.#digest}: the reader is closed`);
+    }
+    const piece = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, end - from));
+    let got = 0;
+    while (got < piece.byteLength) {
+      const { bytesRead } = await this.#handle
+        .read(piece, got, piece.byteLength - got, from + got)
+        .catch((cause: unknown) => {
+          throw storeError(`blob ${this.#digest}`, cause);
+        });
+      if (bytesRead === 0) {
+        const message = `blob ${this.#digest}: its file ends at ${from + got}, not ${this.size}`;
+        throw new CastoreError("CORRUPT", message);
+      }
+      got += bytesRead;
+    }
+    return piece;
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#handle.close();
+    return this.#closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

@@ -1,0 +1,167 @@
+import { stat } from "node:fs/promises";
+import { type BlobAnalysis, createBlobAnalyzer } from "./blob-analyzer.ts";
+import {
+  type BlobRow,
+  decodeBlobRow,
+  encodeFileBlob,
+  encodeInlineBlob,
+  INLINE_BYTES_MAX,
+} from "./blob-row.ts";
+import type {
+  BlobReader,
+  BlobService,
+  ByteSource,
+  CallOptions,
+  ChunkMeta,
+  PutBlobOptions,
+} from "./blob-service.ts";
+import { cancellable, untilAborted } from "./cancellable.ts";
+import { CastoreError } from "./castore-error.ts";
+import { chunkRowsOf, plainChunks } from "./chunk-rows.ts";
+import { type Digest, digestBytes } from "./digest.ts";
+import { openBlobFile } from "./local-blob-reader.ts";
+import { createBytesReader } from "./memory-blob-service.ts";
+import type { NormalForm } from "./normal-form.ts";
+import type { OpenStore } from "./open-store.ts";
+import { peekRow } from "./store-index.ts";
+import { createTemporaryFile, type TemporaryFile } from "./temporary-file.ts";
+
+/** What a put holds in memory before it goes to the disk, at most. */
+const GATHER_BYTES = 1 << 18;
+
+/** The blobs of `store`; `put` indexes the chunks of the normal form `form`. */
+export function createLocalBlobService(store: OpenStore, form: NormalForm): BlobService {
+  return new LocalBlobService(store, form);
+}
+
+class LocalBlobService implements BlobService {
+  readonly #store: OpenStore;
+  readonly #form: NormalForm;
+
+  constructor(store: OpenStore, form: NormalForm) {
+    this.#store = store;
+    this.#form = form;
+  }
+
+  async has(digest: Digest, { signal }: CallOptions = {}): Promise<boolean> {
+    signal?.throwIfAborted();
+    return this.#store.sees("blobs", digest);
+  }
+
+  async open(digest: Digest, { signal }: CallOptions = {}): Promise<BlobReader | undefined> {
+    signal?.throwIfAborted();
+    const row = readBlobRow(this.#store, digest);
+    if (row === undefined || !(await this.#store.sees("blobs", digest))) return undefined;
+    if (row.inline !== undefined) return createBytesReader(digest, row.inline);
+    return openBlobFile(this.#store.layout.blob(digest), digest, row.size);
+  }
+
+  async chunks(
+    digest: Digest,
+    { signal }: CallOptions = {},
+  ): Promise<readonly ChunkMeta[] | undefined> {
+    signal?.throwIfAborted();
+    if (!(await this.#store.sees("blobs", digest))) return undefined;
+    return plainChunks(this.#store.index, digest);
+  }
+
+  async put(source: ByteSource, options: PutBlobOptions = {}): Promise<ChunkMeta> {
+    this.#store.checkWritable();
+    options.signal?.throwIfAborted();
+    using _lease = this.#store.leases.hold();
+    const spool = new Spool(this.#store, options.expect);
+    try {
+      const analyzer = createBlobAnalyzer(this.#form);
+      for await (const piece of cancellable(source, options.signal)) {
+        analyzer.push(piece);
+        await spool.push(piece);
+      }
+      const analysis = analyzer.finish();
+      const { digest, size } = analysis;
+      const { expect } = options;
+      if (expect !== undefined && digest !== expect) {
+        throw new CastoreError("CORRUPT", `blob ${expect}: the bytes have digest ${digest}`);
+      }
+      await untilAborted(this.#keep(spool, analysis), options.signal);
+      return { digest, size };
+    } finally {
+      await spool.discard();
+    }
+  }
+
+  async #keep(spool: Spool, analysis: BlobAnalysis): Promise<void> {
+    const { digest, size } = analysis;
+    const chunks = chunkRowsOf(analysis);
+    const key = digestBytes(digest);
+    if (size <= INLINE_BYTES_MAX) {
+      const row = encodeInlineBlob(spool.gathered());
+      await this.#store.write({ type: "blob", digest: key, row, size, chunks });
+      return;
+    }
+    if (!(await isSound(this.#store, digest))) await spool.moveTo(digest);
+    const row = encodeFileBlob(size);
+    await this.#store.write({ type: "blob", digest: key, row, size, chunks });
+  }
+}
+
+/** Whether the blob's file is there, and saved from a collection that is under way. */
+async function isSound(store: OpenStore, digest: Digest): Promise<boolean> {
+  const row = readBlobRow(store, digest);
+  if (row === undefined || !(await store.sees("blobs", digest))) return false;
+  const found = await stat(store.layout.blob(digest)).catch(() => undefined);
+  return found?.isFile() === true && found.size === row.size;
+}
+
+export function readBlobRow(store: OpenStore, digest: Digest): BlobRow | undefined {
+  const row = peekRow(store.index.rows.blobs, digestBytes(digest));
+  return row === undefined ? undefined : decodeBlobRow(row, digest);
+}
+
+/** The bytes of a put on their way: in memory while they are few, then in a temporary file. */
+class Spool {
+  readonly #store: OpenStore;
+  readonly #expect: Digest | undefined;
+  #pieces: Uint8Array[] = [];
+  #gathered = 0;
+  #file: TemporaryFile | undefined;
+  #dropped = false;
+
+  constructor(store: OpenStore, expect: Digest | undefined) {
+    this.#store = store;
+    this.#expect = expect;
+  }
+
+  async push(piece: Uint8Array): Promise<void> {
+    this.#pieces.push(piece);
+    this.#gathered += piece.byteLength;
+    if (this.#gathered >= GATHER_BYTES) await this.#flush();
+  }
+
+  gathered(): Uint8Array {
+    return Buffer.concat(this.#pieces, this.#gathered);
+  }
+
+  async moveTo(digest: Digest): Promise<void> {
+    await this.#flush();
+    if (this.#file === undefined) {
+      throw new CastoreError("UNAVAILABLE", `blob ${digest}: it vanished while it was put again`);
+    }
+    await this.#file.moveTo(digest);
+  }
+
+  async discard(): Promise<void> {
+    this.#pieces = [];
+    await this.#file?.discard();
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#file === undefined && !this.#dropped) {
+      // Bytes that are there already are only to be hashed.
+      this.#dropped = this.#expect !== undefined && (await isSound(this.#store, this.#expect));
+      if (!this.#dropped) this.#file = await createTemporaryFile(this.#store);
+    }
+    await this.#file?.write(this.#pieces);
+    this.#pieces = [];
+    this.#gathered = 0;
+  }
+}

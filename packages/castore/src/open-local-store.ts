@@ -1,0 +1,83 @@
+import { mkdir, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { CastoreError } from "./castore-error.ts";
+import { createGroupSync } from "./group-sync.ts";
+import { createLocalBlobService } from "./local-blob-service.ts";
+import { createLocalChunkIndex } from "./local-chunk-index.ts";
+import { createLocalDirectoryService } from "./local-directory-service.ts";
+import { LocalRootStore } from "./local-root-store.ts";
+import type { LocalStore, LocalStoreOptions } from "./local-store.ts";
+import { createLocalStoreTable } from "./local-store-table.ts";
+import { createNormalForm } from "./normal-form.ts";
+import { OpenStore } from "./open-store.ts";
+import { storeError } from "./store-error.ts";
+import { openStoreIndex, type StoreIndex } from "./store-index.ts";
+import { checkFormat, createLayout, type StoreLayout, storeLayout } from "./store-layout.ts";
+import { liveLeases, StoreLeases } from "./store-leases.ts";
+import { createStoreWriter } from "./store-writer.ts";
+
+/**
+ * Opens the store at `path`. Rejects UNSUPPORTED for a store of another format, INVALID for a
+ * directory that is not a store, UNAVAILABLE where there is none and `create` is false.
+ */
+export async function openLocalStore(options: LocalStoreOptions): Promise<LocalStore> {
+  const layout = storeLayout(options.path);
+  const readOnly = options.readOnly ?? false;
+  if (options.create && !readOnly) {
+    await mkdir(layout.path, { recursive: true }).catch((cause: unknown) => {
+      throw storeError(`create store ${layout.path}`, cause);
+    });
+  }
+  if (!(await checkFormat(layout))) {
+    if (!options.create || readOnly) {
+      throw new CastoreError("UNAVAILABLE", `store ${layout.path}: there is none`);
+    }
+    await createLayout(layout);
+  }
+  const index = openStoreIndex(layout.index, { readOnly });
+  try {
+    const leases = new StoreLeases();
+    if (!readOnly) await enter(layout, index, leases);
+    const writer = readOnly ? undefined : createStoreWriter(layout.index, () => index.refresh());
+    return composeStore(
+      new OpenStore({ layout, index, leases, groupSync: createGroupSync(), writer }),
+    );
+  } catch (error) {
+    await index.close();
+    throw storeError(`store ${layout.path}`, error);
+  }
+}
+
+/** Registers this process, and removes what dead ones have left. */
+async function enter(layout: StoreLayout, index: StoreIndex, leases: StoreLeases): Promise<void> {
+  // Listed before the leases are read: the owner of a file registers before it makes the file.
+  const names = await readdir(layout.temporary);
+  const live = index.transaction(() => {
+    leases.register(index);
+    return liveLeases(index);
+  });
+  for (const name of names) {
+    const owner = name.split(".")[0] ?? "";
+    if (!live.has(owner)) await rm(join(layout.temporary, name), { force: true });
+  }
+}
+
+function composeStore(store: OpenStore): LocalStore {
+  const roots = new LocalRootStore(store);
+  let closed: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closed ??= roots.close().finally(() => store.close());
+    return closed;
+  };
+  return {
+    path: store.layout.path,
+    blobs: createLocalBlobService(store, createNormalForm([])),
+    directories: createLocalDirectoryService(store),
+    roots,
+    chunks: createLocalChunkIndex(store),
+    blobsFor: (references) => createLocalBlobService(store, createNormalForm(references)),
+    table: (name) => createLocalStoreTable(store, name),
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
