@@ -38,7 +38,7 @@ export async function openLocalStore(options: LocalStoreOptions): Promise<LocalS
   try {
     const leases = new StoreLeases();
     if (!readOnly) await enter(layout, index, leases);
-    const writer = readOnly ? undefined : createStoreWriter(layout.index, () => index.refresh());
+    const writer = readOnly ? undefined : createStoreWriter(index, layout.index);
     return composeStore(
       new OpenStore({ layout, index, leases, groupSync: createGroupSync(), writer }),
     );

@@ -1,3 +1,4 @@
+import { BlobShards } from "./blob-shards.ts";
 import { CastoreError } from "./castore-error.ts";
 import { type Digest, digestBytes } from "./digest.ts";
 import type { GroupSync } from "./group-sync.ts";
@@ -21,6 +22,7 @@ export class OpenStore {
   readonly layout: StoreLayout;
   readonly leases: StoreLeases;
   readonly groupSync: GroupSync;
+  readonly shards: BlobShards;
   readonly #index: StoreIndex;
   readonly #writer: StoreWriter | undefined;
   #closed = false;
@@ -29,6 +31,7 @@ export class OpenStore {
     this.layout = parts.layout;
     this.leases = parts.leases;
     this.groupSync = parts.groupSync;
+    this.shards = new BlobShards(parts.layout, parts.groupSync);
     this.#index = parts.index;
     this.#writer = parts.writer;
   }

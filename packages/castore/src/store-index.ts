@@ -59,7 +59,9 @@ export function openStoreIndex(path: string, { readOnly = false }: StoreIndexOpt
       ...encoding,
     });
     const root = env;
-    const opened = ROW_NAMES.map((name) => [name, root.openDB({ name, ...encoding })] as const);
+    const openAll = () =>
+      ROW_NAMES.map((name) => [name, root.openDB({ name, ...encoding })] as const);
+    const opened = readOnly ? openAll() : root.transactionSync(openAll);
     return {
       rows: Object.fromEntries(opened) as Record<RowsName, Rows>,
       transaction: (action) => root.transactionSync(action),

@@ -12,9 +12,10 @@ export const STORE_FORMAT = "castore-store 1\n";
 export interface StoreLayout {
   readonly path: string;
   readonly index: string;
+  readonly blobs: string;
   readonly temporary: string;
   readonly quarantine: string;
-  /** The directory of the blobs whose digest begins as this one does. */
+  /** The directory of the blobs whose digest begins as this one does; made when it is needed. */
   shard(digest: Digest): string;
   blob(digest: Digest): string;
 }
@@ -23,6 +24,7 @@ export function storeLayout(path: string): StoreLayout {
   return {
     path,
     index: join(path, "index"),
+    blobs: join(path, "blobs"),
     temporary: join(path, "tmp"),
     quarantine: join(path, "quarantine"),
     shard: (digest) => join(path, "blobs", digest.slice(0, 2)),
@@ -34,11 +36,6 @@ export function storeLayout(path: string): StoreLayout {
 export function digestOfBlobPath(shard: string, name: string): Digest | undefined {
   const hex = shard + name;
   return hex.length === 2 * DIGEST_BYTES && /^[0-9a-f]+$/.test(hex) ? (hex as Digest) : undefined;
-}
-
-/** Names of the 256 shards. */
-export function shardNames(): string[] {
-  return Array.from({ length: 256 }, (_, i) => i.toString(16).padStart(2, "0"));
 }
 
 /** Whether there is a store. Rejects UNSUPPORTED for another format, INVALID for other files. */
@@ -74,13 +71,9 @@ async function readFormat(layout: StoreLayout): Promise<string | undefined> {
 /** Makes an empty store; `format` comes last, so what a crash leaves is made again. */
 export async function createLayout(layout: StoreLayout): Promise<void> {
   try {
-    for (const name of shardNames()) {
-      await mkdir(join(layout.path, "blobs", name), { recursive: true });
-    }
-    for (const path of [layout.index, layout.temporary, layout.quarantine]) {
+    for (const path of [layout.index, layout.blobs, layout.temporary, layout.quarantine]) {
       await mkdir(path, { recursive: true });
     }
-    await syncPath(join(layout.path, "blobs"));
     const temporary = join(layout.path, `format.${process.pid}`);
     await writeFile(temporary, STORE_FORMAT, { flush: true });
     await rename(temporary, join(layout.path, "format"));

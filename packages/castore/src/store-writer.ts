@@ -1,14 +1,24 @@
 import { Worker } from "node:worker_threads";
 import { CastoreError } from "./castore-error.ts";
+import { commitGroup, type WriteResult } from "./commit-group.ts";
 import { storeError } from "./store-error.ts";
-import type { WriteGroup, WriteResult } from "./store-writer-thread.ts";
+import type { StoreIndex } from "./store-index.ts";
+import type { WriteGroup } from "./store-writer-thread.ts";
 import type { StoreWrite } from "./store-writes.ts";
 
 /** Most writes in one transaction: bounds how long others wait for the lock. */
 const GROUP_WRITES_MAX = 4096;
 const GROUP_BYTES_MAX = 8 << 20;
+/**
+ * So many groups are committed by the caller's thread, which waits for the disk meanwhile, before
+ * another thread is worth its 80 ms: a command that writes little never starts one.
+ */
+const GROUPS_HERE = 12;
 
-/** Commits writes in groups: what arrives during one commit makes up the next. */
+/**
+ * Commits writes in groups: what arrives during one commit makes up the next. Has a thread for
+ * that, as lmdb's asynchronous transactions never call back on the Nodes we run on.
+ */
 export interface StoreWriter {
   /** Resolves with what `applyWrite` returned, once that is durable. */
   write(write: StoreWrite): Promise<boolean>;
@@ -23,23 +33,25 @@ interface Pending {
   reject(error: unknown): void;
 }
 
-/** `onCommit` is called after each commit, before its writes resolve. */
-export function createStoreWriter(indexPath: string, onCommit: () => void): StoreWriter {
-  return new GroupWriter(indexPath, onCommit);
+/** `index` is the one at `indexPath`. */
+export function createStoreWriter(index: StoreIndex, indexPath: string): StoreWriter {
+  return new GroupWriter(index, indexPath);
 }
 
 class GroupWriter implements StoreWriter {
   readonly #indexPath: string;
-  readonly #onCommit: () => void;
+  readonly #index: StoreIndex;
   readonly #queue: Pending[] = [];
   #underWay: Pending[] = [];
   #thread: Worker | undefined;
+  #groups = 0;
+  #scheduled = false;
   #closed: Promise<void> | undefined;
   #idle: (() => void) | undefined;
 
-  constructor(indexPath: string, onCommit: () => void) {
+  constructor(index: StoreIndex, indexPath: string) {
+    this.#index = index;
     this.#indexPath = indexPath;
-    this.#onCommit = onCommit;
   }
 
   write(write: StoreWrite): Promise<boolean> {
@@ -48,7 +60,7 @@ class GroupWriter implements StoreWriter {
     }
     return new Promise((resolve, reject) => {
       this.#queue.push({ write, bytes: writeBytes(write), resolve, reject });
-      if (this.#underWay.length === 0) this.#commitNext();
+      if (this.#underWay.length === 0) this.#schedule();
     });
   }
 
@@ -58,7 +70,7 @@ class GroupWriter implements StoreWriter {
   }
 
   async #end(): Promise<void> {
-    if (this.#underWay.length > 0) {
+    if (this.#underWay.length > 0 || this.#queue.length > 0) {
       await new Promise<void>((resolve) => {
         this.#idle = resolve;
       });
@@ -72,6 +84,16 @@ class GroupWriter implements StoreWriter {
     await exited;
   }
 
+  /** What is written in one turn of the event loop goes together. */
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      if (this.#underWay.length === 0) this.#commitNext();
+    });
+  }
+
   #commitNext(): void {
     let bytes = 0;
     let count = 0;
@@ -81,13 +103,16 @@ class GroupWriter implements StoreWriter {
     }
     this.#underWay = this.#queue.splice(0, count);
     if (count === 0) {
-      this.#thread?.unref();
-      this.#idle?.();
+      this.#rest();
+      return;
+    }
+    const group: WriteGroup = this.#underWay.map(({ write }) => write);
+    if (this.#groups++ < GROUPS_HERE) {
+      this.#settle(commitGroup(this.#index, group));
       return;
     }
     this.#thread ??= this.#start();
     this.#thread.ref();
-    const group: WriteGroup = this.#underWay.map(({ write }) => write);
     this.#thread.postMessage(group);
   }
 
@@ -102,22 +127,30 @@ class GroupWriter implements StoreWriter {
 
   #settle(results: readonly WriteResult[]): void {
     const done = this.#underWay;
-    this.#onCommit();
+    this.#underWay = [];
+    this.#index.refresh();
     done.forEach(({ resolve, reject }, i) => {
       const result = results[i];
       if (result === undefined) reject(new CastoreError("UNAVAILABLE", "store writer: no answer"));
       else if ("value" in result) resolve(result.value);
       else reject(new CastoreError(result.code, result.message));
     });
-    this.#commitNext();
+    if (this.#queue.length > 0) this.#schedule();
+    else this.#rest();
+  }
+
+  #rest(): void {
+    this.#thread?.unref();
+    this.#idle?.();
   }
 
   /** The thread is gone; the next write starts another. */
   #fail(error: CastoreError): void {
     const failed = [...this.#underWay, ...this.#queue.splice(0)];
+    this.#underWay = [];
     this.#thread = undefined;
     for (const { reject } of failed) reject(error);
-    this.#commitNext();
+    this.#rest();
   }
 }
 

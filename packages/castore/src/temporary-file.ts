@@ -60,9 +60,10 @@ class WrittenFile implements TemporaryFile {
       await this.#handle?.datasync();
       await this.#close();
       await this.#store.forgetUnlink(digest);
+      const shard = await this.#store.shards.get(digest);
       await rename(this.#path, this.#store.layout.blob(digest));
       this.#moved = true;
-      await this.#store.groupSync.sync(this.#store.layout.shard(digest));
+      await this.#store.groupSync.sync(shard);
     } catch (cause) {
       throw storeError(`put blob ${digest}`, cause);
     }
