@@ -151,8 +151,8 @@ export {
 } from "./object-store.ts";
 export { createObjectStoreBlobService } from "./object-store-blob-service.ts";
 export { createObjectStoreDirectoryService } from "./object-store-directory-service.ts";
-export { inParallel } from "./parallel.ts";
 export { openLocalStore } from "./open-local-store.ts";
+export { inParallel } from "./parallel.ts";
 export {
   PATH_COMPONENT_BYTES_MAX,
   type PathComponent,
