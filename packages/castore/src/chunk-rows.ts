@@ -58,7 +58,7 @@ export function deleteChunkRows({ rows }: StoreIndex, blob: Uint8Array): void {
   for (const key of keys) rows["blob-chunks"].removeSync(key);
 }
 
-/** The chunks that join to the blob; empty where it is one, or only chunks of normal forms are known. */
+/** The chunks that join to the blob; empty where it is one, or was put in normal forms only. */
 export function plainChunks({ rows }: StoreIndex, digest: Digest): readonly ChunkMeta[] {
   const key = digestBytes(digest);
   let found: readonly ChunkMeta[] = [];

@@ -66,7 +66,7 @@ export class OpenStore {
     return this.write({ type: "see", rows, digest: key });
   }
 
-  /** Keeps the file of a blob that was deleted from being removed, as it is about to be replaced. */
+  /** Keeps the file of a deleted blob from being removed, as it is about to be replaced. */
   async forgetUnlink(digest: Digest): Promise<void> {
     const key = digestBytes(digest);
     if (!this.index.rows.unlinks.doesExist(key)) return;
