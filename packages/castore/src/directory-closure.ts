@@ -3,7 +3,7 @@ import { cancellable } from "./cancellable.ts";
 import { CastoreError } from "./castore-error.ts";
 import { type Digest, digestOf } from "./digest.ts";
 import type { Directory } from "./directory.ts";
-import { encodeDirectory } from "./directory-codec.ts";
+import { DIRECTORY_BYTES_MAX, encodeDirectory } from "./directory-codec.ts";
 import type { DirectoryNode } from "./node.ts";
 
 /** Most distinct directories in one closure: about 200 MB of bookkeeping. */
@@ -60,7 +60,7 @@ export interface LeavesToRootOptions extends CallOptions {
  * root's digest. What it yields must not become visible before that.
  * Rejects INCOMPLETE for a child that did not come before and is not stored, INVALID for a size
  * that disagrees, no directory at all, or more than one that no other refers to, and EXHAUSTED
- * beyond `countMax` distinct directories.
+ * beyond `countMax` distinct directories or DIRECTORY_BYTES_MAX bytes in one.
  */
 export async function* leavesToRoot(
   directories: AsyncIterable<Directory> | Iterable<Directory>,
@@ -73,8 +73,9 @@ export async function* leavesToRoot(
   const given = new Set<Digest>();
   for await (const directory of cancellable(directories, options.signal)) {
     const encoded = encodedDirectoryOf(directory);
-    const { digest } = encoded;
+    const { digest, bytes } = encoded;
     if (given.has(digest)) continue;
+    if (bytes.byteLength > DIRECTORY_BYTES_MAX) throw tooLong(encoded);
     if (given.size >= countMax) throw tooMany(countMax);
     let rules = EITHER;
     for (const { name, node } of directory.entries) {
@@ -217,6 +218,13 @@ export async function* walkClosure(
 
 function tooMany(countMax: number): CastoreError {
   return new CastoreError("EXHAUSTED", `directory closure: the limit is ${countMax} directories`);
+}
+
+/** It could be stored, but not be read again. */
+function tooLong({ digest, bytes, directory }: EncodedDirectory): CastoreError {
+  const what = `directory ${digest} of ${directory.entries.length} entries`;
+  const limit = `the limit is ${DIRECTORY_BYTES_MAX}`;
+  return new CastoreError("EXHAUSTED", `${what}: ${bytes.byteLength} bytes, ${limit}`);
 }
 
 function wrongSize(

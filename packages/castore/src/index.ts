@@ -152,7 +152,7 @@ export {
 export { createObjectStoreBlobService } from "./object-store-blob-service.ts";
 export { createObjectStoreDirectoryService } from "./object-store-directory-service.ts";
 export { openLocalStore } from "./open-local-store.ts";
-export { inParallel } from "./parallel.ts";
+export { createGate, type Gate, inParallel } from "./parallel.ts";
 export {
   PATH_COMPONENT_BYTES_MAX,
   type PathComponent,
@@ -195,6 +195,8 @@ export {
   type SymlinkTargetFault,
   symlinkTargetFault,
 } from "./symlink-target.ts";
+export { ingestTree, type TreeIngestOptions } from "./tree-ingest.ts";
+export { renderTree, type TreeSource } from "./tree-render.ts";
 export { bytesField, messageField, uintField, WireFields } from "./wire-fields.ts";
 export {
   createZstdDecoder,

@@ -34,3 +34,23 @@ export async function* inParallel<T, R>(
     await Promise.allSettled(underWay);
   }
 }
+
+/** Runs what it is given, in order, with at most `limit` under way; the others wait. */
+export type Gate = <R>(work: () => Promise<R>) => Promise<R>;
+
+export function createGate(limit: number): Gate {
+  const waiting: (() => void)[] = [];
+  let underWay = 0;
+  return async (work) => {
+    if (underWay >= limit) await new Promise<void>((resolve) => waiting.push(resolve));
+    else underWay++;
+    try {
+      return await work();
+    } finally {
+      const next = waiting.shift();
+      // The place is handed on, so that nobody comes in between.
+      if (next === undefined) underWay--;
+      else next();
+    }
+  };
+}
