@@ -33,7 +33,7 @@ export function describeDirectoryService(
     });
     afterEach(() => fixture.close());
     describeGet(() => service, traits);
-    describePutClosure(() => service);
+    describePutClosure(() => service, traits);
     describeRefusals(() => service);
     describeCancellation(() => service);
   });
