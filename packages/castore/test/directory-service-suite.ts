@@ -33,7 +33,7 @@ export function describeDirectoryService(
     });
     afterEach(() => fixture.close());
     describeGet(() => service, traits);
-    describePutClosure(() => service, traits);
+    describePutClosure(() => service);
     describeRefusals(() => service);
     describeCancellation(() => service);
   });
@@ -91,10 +91,7 @@ function describeGet(service: () => DirectoryService, traits: DirectoryServiceTr
   });
 }
 
-function describePutClosure(
-  service: () => DirectoryService,
-  _traits: DirectoryServiceTraits,
-): void {
+function describePutClosure(service: () => DirectoryService): void {
   test.each(vectors.directory_streams.leaves_to_root.filter(accepted))(
     "putClosure() of %j resolves with its root's digest",
     async (names) => {
