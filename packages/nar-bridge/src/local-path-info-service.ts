@@ -62,7 +62,7 @@ export interface LocalPathInfoOptions {
 
 /** The path infos of `store`, which stays the caller's to close. */
 export function createLocalPathInfoService(
-  store: Pick<LocalStore, "roots" | "table">,
+  store: LocalStore,
   options: LocalPathInfoOptions,
 ): LocalPathInfoService {
   const nars = store.table(NAR_TABLE);

@@ -1,5 +1,8 @@
-import { type Node, parseEntryText } from "@castore/castore";
-import { describe, expect, it } from "vitest";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Node, openLocalStore, parseDigest, parseEntryText } from "@castore/castore";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createLocalPathInfoService } from "../src/local-path-info-service.ts";
 import { narHashOf } from "../src/nix-hash.ts";
 import type { PathInfo } from "../src/path-info.ts";
@@ -7,7 +10,6 @@ import { RootSigningKey, TrustedRootKeys } from "../src/signed-root.ts";
 import { storePathHash } from "../src/store-path.ts";
 import { decodeStoredPathInfo, encodeStoredPathInfo } from "../src/stored-path-info.ts";
 import { describePathInfoService, samplePathInfo } from "./path-info-service-suite.ts";
-import { createMemoryRoots } from "./root-store.ts";
 import { vectors } from "./vectors.ts";
 
 const KEY = RootSigningKey.parse(vectors.signing[0]?.keypair ?? "");
@@ -18,26 +20,33 @@ const upstream = { url: "https://cache.example.com/", narInfo: "StorePath: \u00e
 const sample = samplePathInfo("1-a");
 const hashOf = ({ storePath }: PathInfo) => storePathHash(storePath);
 
+let root = "";
+let count = 0;
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), "local-path-infos-"));
+});
+afterAll(() => rm(root, { recursive: true }));
+
 /** A service over an empty store that counts the NARs it calculates, all of them the sample's. */
-function makeService() {
-  const { store, touched } = createMemoryRoots();
+async function openService() {
+  const path = join(root, `${count++}`);
+  const store = await openLocalStore({ path, create: true });
   const calculated: Node[] = [];
   const calculateNar = async (node: Node) => {
     calculated.push(node);
     return { narHash: sample.narHash, narSize: sample.narSize };
   };
   const service = createLocalPathInfoService(store, { calculateNar, rootKeys });
-  return { store, touched, calculated, calculateNar, service };
+  const close = () => store.close();
+  return { path, store, calculated, calculateNar, service, close, [Symbol.asyncDispose]: close };
 }
 
-describePathInfoService("a local store", async () => ({
-  service: makeService().service,
-  close: async () => {},
-}));
+describePathInfoService("a local store", openService);
 
 describe("createLocalPathInfoService()", () => {
   it("gives back how a root was proven and the narinfo of its upstream", async () => {
-    const { service } = makeService();
+    await using opened = await openService();
+    const { service } = opened;
     const other = samplePathInfo("2-b", { narHash: narHashOf(new Uint8Array(32)) });
     const stored = [
       { pathInfo: sample, proof: rendered, upstream },
@@ -51,15 +60,34 @@ describe("createLocalPathInfoService()", () => {
     expect(listed).toEqual(stored);
   });
 
-  it("notes that what is asked for was used", async () => {
-    const { service, touched } = makeService();
-    await service.put(sample);
-    await service.get(hashOf(sample));
-    expect(touched).toEqual([hashOf(sample)]);
+  it("has all of it again when the store is opened again", async () => {
+    const first = await openService();
+    const stored = { pathInfo: sample, proof: rendered, upstream };
+    await first.service.putStored([stored]);
+    await first.close();
+    await using store = await openLocalStore({ path: first.path });
+    const service = createLocalPathInfoService(store, { calculateNar: first.calculateNar });
+    expect(await service.getStored(hashOf(sample))).toEqual(stored);
+    expect(service.findNar(sample.narHash)?.node).toEqual(sample.node);
+  });
+
+  it("stores none of several where one's root is not in the store", async () => {
+    await using opened = await openService();
+    const digest = parseDigest("11".repeat(32));
+    const node = { type: "file", digest, size: 1, executable: false } as const;
+    const missing = { ...samplePathInfo("2-b"), node };
+    const put = opened.service.putStored([
+      { pathInfo: sample, proof: rendered },
+      { pathInfo: missing, proof: vouched },
+    ]);
+    await expect(put).rejects.toMatchObject({ code: "INCOMPLETE" });
+    expect(await opened.service.get(hashOf(sample))).toBeUndefined();
+    expect(opened.service.findNar(sample.narHash)).toBeUndefined();
   });
 
   it("hides what a key vouched for that is no longer trusted", async () => {
-    const { service, store, calculateNar } = makeService();
+    await using opened = await openService();
+    const { service, store, calculateNar } = opened;
     await service.putStored([{ pathInfo: sample, proof: vouched }]);
     expect(await service.get(hashOf(sample))).toEqual(sample);
     expect(service.findNar(sample.narHash)).toBeUndefined();
@@ -69,7 +97,8 @@ describe("createLocalPathInfoService()", () => {
   });
 
   it("knows a NAR that was rendered once, and does not calculate it again", async () => {
-    const { service, calculated } = makeService();
+    await using opened = await openService();
+    const { service, calculated } = opened;
     await service.put(sample);
     await service.put(samplePathInfo("2-b"));
     expect(calculated).toEqual([sample.node]);
@@ -81,7 +110,8 @@ describe("createLocalPathInfoService()", () => {
   });
 
   it("knows a NAR before any path info of it", async () => {
-    const { service, calculated } = makeService();
+    await using opened = await openService();
+    const { service, calculated } = opened;
     await service.putNars([sample]);
     await service.put(sample);
     expect(calculated).toEqual([]);
@@ -91,7 +121,8 @@ describe("createLocalPathInfoService()", () => {
 
   it("stores nothing whose NAR has another hash or size", async () => {
     for (const change of [{ narSize: 137 }, { narHash: narHashOf(new Uint8Array(32)) }]) {
-      const { service } = makeService();
+      await using opened = await openService();
+      const { service } = opened;
       const put = service.put({ ...sample, ...change });
       await expect(put).rejects.toMatchObject({ code: "CORRUPT" });
       expect(await service.get(hashOf(sample))).toBeUndefined();
@@ -99,7 +130,8 @@ describe("createLocalPathInfoService()", () => {
   });
 
   it("passes over roots that are no store paths, and names a damaged one", async () => {
-    const { service, store } = makeService();
+    await using opened = await openService();
+    const { service, store } = opened;
     const { node } = sample;
     const payload = encodeStoredPathInfo({ pathInfo: sample, proof: rendered }).subarray(0, 20);
     await store.roots.put([{ key: "pin:x", node, references: [], payload }]);
@@ -112,7 +144,8 @@ describe("createLocalPathInfoService()", () => {
   });
 
   it("keeps the references of a path alive with it", async () => {
-    const { service, store } = makeService();
+    await using opened = await openService();
+    const { service, store } = opened;
     const pathInfo = samplePathInfo("2-b", { references: [sample.storePath] });
     await service.put(pathInfo);
     const record = await store.roots.get(hashOf(pathInfo));
