@@ -80,7 +80,7 @@ export interface HttpRequest extends CallOptions {
 export interface HttpClient extends AsyncDisposable {
   /**
    * Resolves with the answer once its headers are there, whatever the status. `url` must have been
-   * admitted. A GET or HEAD whose kept connection broke before an answer is sent once more.
+   * admitted. A GET or HEAD whose kept connection broke before an answer is sent again.
    * Rejects UNAVAILABLE (no connection, no answer in time), DENIED (a redirect or an address that
    * is not admitted), EXHAUSTED (too many wait), CLOSED, or with the signal's reason.
    */

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { brotliCompressSync, gzipSync } from "node:zlib";
+import { zstdCompress } from "@castore/castore";
 import { afterEach, describe, expect, it } from "vitest";
 import { StandInCache, type StandInCacheOptions } from "../../../test/support/stand-in-cache.ts";
 import { parseCacheUrl } from "../src/admission.ts";
@@ -64,11 +65,13 @@ describe("requests", () => {
     expect(requests).toEqual(["/a", "/a", "/a"]);
   });
 
-  it("gzip and br are asked for and decoded, with the bytes on the wire counted", async () => {
+  it("gzip, br and zstd are decoded, with the bytes on the wire counted", async () => {
     const long = "castore ".repeat(10_000);
     const gzip = { body: gzipSync(long), headers: { "content-encoding": "gzip" } };
     const br = { body: brotliCompressSync(long), headers: { "content-encoding": "br" } };
-    const cache = await startCache({ objects: { "/gzip": gzip, "/br": br } });
+    const headers = { "content-encoding": "zstd" };
+    const zstd = { body: zstdCompress(Buffer.from(long)), headers };
+    const cache = await startCache({ objects: { "/gzip": gzip, "/br": br, "/zstd": zstd } });
     let bytes = 0;
     const onBytes = (_url: URL, count: number) => {
       bytes += count;
@@ -76,8 +79,9 @@ describe("requests", () => {
     const get = getter(makeClient({ hooks: { onBytes } }), cache.origin);
     expect(await text(get("gzip"))).toBe(long);
     expect(await text(get("br"))).toBe(long);
+    expect(await text(get("zstd"))).toBe(long);
     expect(cache.requests[0]?.headers["accept-encoding"]).toContain("gzip, br");
-    expect(bytes).toBe(gzip.body.length + br.body.length);
+    expect(bytes).toBe(gzip.body.length + br.body.length + zstd.body.length);
   });
 
   it("a compressed body that is cut or wrong is CORRUPT or UNAVAILABLE, never short", async () => {
@@ -160,6 +164,7 @@ describe("time-outs and cancellation", () => {
     });
   });
 
+  // Here time itself is the input: the client looks at its limits about once a second.
   it("a body that waits for its reader does not stall", async () => {
     const cache = await startCache({ objects: { "/a": Buffer.alloc(8 << 20, 1) } });
     const answer = await getter(makeClient({ stallTimeoutMs: 30 }), cache.origin)("a");

@@ -153,6 +153,23 @@ describe("time", () => {
     expect(await found).toBe("nar/b");
   });
 
+  it("of answers that come together the one of the first counts", async () => {
+    const { clock, caches, set, find } = await start([1, 2]);
+    const release: (() => void)[] = [];
+    for (const [index, upstream] of set.upstreams.entries()) {
+      // Both texts arrive in one turn of the event loop, the second cache's before the first's.
+      const text = narInfoText(storeHash, `nar/${"ab"[index]}`);
+      upstream.narInfoText = () => new Promise((resolve) => release.unshift(() => resolve(text)));
+    }
+    const found = find();
+    await clock.untilWaitingFor(HEDGE_MS);
+    clock.advance(HEDGE_MS);
+    await clock.untilWaitingFor(LOOKUP_TIMEOUT_MS, 3);
+    for (const answer of release) answer();
+    expect(await found).toBe("nar/a");
+    expect(caches[0]?.requests).toEqual([]);
+  });
+
   it("a lookup ends in time whatever hangs, and what hung then rests", async () => {
     const { clock, caches, find, events } = await start([1, 2]);
     for (const cache of caches) cache.fail("narinfo", { kind: "hang" });
