@@ -25,6 +25,14 @@ export {
   isCastoreError,
 } from "./castore-error.ts";
 export {
+  type CastorePath,
+  castorePathNames,
+  castorePathOfHost,
+  castorePathParent,
+  joinCastorePath,
+  parseCastorePath,
+} from "./castore-path.ts";
+export {
   ChunkFetcher,
   type ChunkPlan,
   type ChunkTransport,
@@ -40,6 +48,7 @@ export {
   decodeClosureRequest,
   encodeClosureRequest,
 } from "./closure-request.ts";
+export { descend } from "./descend.ts";
 export {
   createDigestHasher,
   DIGEST_BYTES,

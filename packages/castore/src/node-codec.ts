@@ -139,7 +139,7 @@ export function formatEntryText(node: Node): string {
   return encodeNode(node).toString("base64url");
 }
 
-/** Most characters of an ENTRY: the longest symlink target, as snix accepts it. */
+/** Most characters of an ENTRY, 4,096 bytes, as in snix: longer symlink targets have none. */
 export const ENTRY_TEXT_LENGTH_MAX = 5462;
 
 /** Parses an ENTRY. Rejects INVALID. */

@@ -41,7 +41,8 @@ export class WireFields {
   uint(): number {
     this.#expect(WIRE_VARINT);
     const value = this.#varint();
-    if (value > BigInt(Number.MAX_SAFE_INTEGER)) this.#fail("integer of 2^53 or more");
+    if (value > BigInt(Number.MAX_SAFE_INTEGER))
+      this.#fail("SizeOverflow: integer of 2^53 or more");
     return Number(value);
   }
 

@@ -19,7 +19,7 @@ export interface Vectors {
     Record<"leaves_to_root" | "root_to_leaves", readonly StreamVector[]>
   >;
   readonly symlink_targets: FaultVectors & { ok_hex: string[] };
-  readonly path_components: FaultVectors;
+  readonly path_components: FaultVectors & { check_order: string };
   readonly castore_paths: {
     parse_ok: string[];
     from_host_path: [string, string, boolean][];
