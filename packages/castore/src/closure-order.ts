@@ -82,7 +82,7 @@ export async function* completeClosure(
 }
 
 /** The directories of `closure` that are below `root`, children first, `root` last. */
-function* childrenFirst(
+export function* childrenFirst(
   root: Digest,
   closure: ReadonlyMap<Digest, Directory>,
 ): Generator<Directory, void, undefined> {

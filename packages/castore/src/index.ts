@@ -1,3 +1,4 @@
+export { ABSENCE_MS, type AbsencesOptions, createAbsences } from "./absences.ts";
 export { type BlobAnalysis, type BlobAnalyzer, createBlobAnalyzer } from "./blob-analyzer.ts";
 export type {
   BlobReader,
@@ -17,6 +18,8 @@ export {
   byteStringText,
 } from "./byte-string.ts";
 export { type ByteTransform, throughDuplex } from "./byte-transform.ts";
+export { createCachedBlobService, isRefusal } from "./cached-blob-service.ts";
+export { createCachedDirectoryService } from "./cached-directory-service.ts";
 export { cancellable, untilAborted } from "./cancellable.ts";
 export {
   CASTORE_ERROR_CODES,
@@ -92,6 +95,9 @@ export {
 } from "./fetch-request.ts";
 export { openFileObjectStore } from "./file-object-store.ts";
 export { walkFiles } from "./file-walk.ts";
+export { createFirstBlobService } from "./first-blob-service.ts";
+export { createFirstDirectoryService } from "./first-directory-service.ts";
+export { firstAnswer, rejectWrite } from "./first-of.ts";
 export { createBlobGrpcService, requestedDigest } from "./grpc-blob-handlers.ts";
 export { createGrpcBlobService } from "./grpc-blob-service.ts";
 export { type GrpcChannel, type GrpcChannelOptions, openGrpcChannel } from "./grpc-channel.ts";
@@ -192,6 +198,7 @@ export {
   parseServiceUrlQuery,
   type ServiceUrl,
 } from "./service-url.ts";
+export { FLIGHTS_MAX, SingleFlight } from "./single-flight.ts";
 export {
   createStaticRootNodes,
   type StaticRoot,

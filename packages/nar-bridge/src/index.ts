@@ -20,6 +20,10 @@ export {
   type SnixNar,
   type StoreHashFile,
 } from "./cache-url.ts";
+export {
+  createCachedPathInfoService,
+  createFirstPathInfoService,
+} from "./cached-path-info-service.ts";
 export { type Clock, SYSTEM_CLOCK } from "./clock.ts";
 export {
   COMPRESSIONS,
