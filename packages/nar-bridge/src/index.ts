@@ -79,6 +79,31 @@ export {
   NAR_INFO_SIGNATURES_MAX,
   parseNarInfo,
 } from "./nar-info-text.ts";
+export {
+  createNarLayout,
+  NAR_LITERAL_BYTES_MAX,
+  type NarLayout,
+  type NarServices,
+} from "./nar-layout.ts";
+export {
+  createNarListingBuilder,
+  formatNarListing,
+  type ListedDirectory,
+  type ListedEntry,
+  type ListedFile,
+  type ListedNode,
+  type ListedSymlink,
+  type NarListingBuilder,
+  parseNarListing,
+} from "./nar-listing.ts";
+export {
+  createNarReader,
+  type NarFileHead,
+  type NarReader,
+  type NarVisitor,
+} from "./nar-reader.ts";
+export { calculateNar, type NarIdentity, narSizeOf, renderNar } from "./nar-render.ts";
+export { NAR_DEPTH_MAX } from "./nar-token.ts";
 export { NETRC_LENGTH_MAX, type NetrcEntry, netrcEntryFor, parseNetrc } from "./netrc.ts";
 export {
   NIX_CONFIG_FILES_MAX,

@@ -25,6 +25,19 @@ export interface CaVector {
   readonly hex: string;
 }
 
+export interface NarVector {
+  readonly hex: string;
+  readonly md5: string;
+  readonly sha1: string;
+  readonly sha256: string;
+  readonly sha512: string;
+  readonly nar_hash_nixbase32: string;
+  /** The key of its root in `entries`. */
+  readonly entry?: string;
+  readonly listing?: string;
+  readonly seek_test_offsets?: readonly number[];
+}
+
 /** The keys of test/vectors/snix-castore.json that Nix's formats are tested by. */
 export interface Vectors {
   readonly nixbase32: {
@@ -50,7 +63,10 @@ export interface Vectors {
   };
   readonly ca_strings: readonly (readonly [string, CaVector])[];
   readonly ca_enum: { readonly [name: string]: number };
-  readonly nars: { readonly [name: string]: { readonly hex: string } };
+  readonly nars: { readonly [name: string]: NarVector };
+  readonly nar_wrong_size_nodes: readonly { readonly entry: string }[];
+  readonly entries: { readonly [name: string]: { readonly base64url: string } };
+  readonly nars_invalid_derived: readonly { readonly name: string; readonly hex?: string }[];
   readonly nars_ca_ingest: {
     readonly [outcome in "ok" | "hash_mismatch" | "type_mismatch"]: readonly (readonly [
       string,
