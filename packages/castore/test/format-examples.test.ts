@@ -1,0 +1,65 @@
+import { existsSync, readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { digestOf } from "../src/digest.ts";
+import { decodeDirectory, encodeDirectory } from "../src/directory-codec.ts";
+import { decodeNode, encodeNode } from "../src/node-codec.ts";
+import { createNormalForm, createNormalizer, denormalize } from "../src/normal-form.ts";
+import { hexExample, hexExampleNames } from "./doc-examples.ts";
+import { vector, vectors } from "./vectors.ts";
+
+const example = (name: string) => hexExample("format.md", name);
+
+test("the examples of docs/format.md are these", () => {
+  expect(hexExampleNames("format.md")).toEqual([
+    "Directory",
+    "Entry",
+    "Script",
+    "Script, normal form",
+    "Overlap",
+    "Overlap, normal form",
+  ]);
+});
+
+test("Directory and Entry are those of snix's vectors", () => {
+  const { rust, spec } = vector(vectors.directories, "DIRECTORY_COMPLICATED");
+  const directory = decodeDirectory(example("Directory"));
+  expect(encodeDirectory(directory).toString("hex")).toBe(rust.proto_hex);
+  expect([directory.size, spec.size]).toEqual([8, 4]);
+  const page = readFileSync(new URL("../../../docs/format.md", import.meta.url), "utf8");
+  expect(page).toContain(`Its digest is \`${digestOf(example("Directory"))}\``);
+  const node = decodeNode(example("Entry"));
+  expect(node).toEqual({ type: "directory", digest: rust.digest_hex, size: 8 });
+  expect(encodeNode(node).equals(example("Entry"))).toBe(true);
+});
+
+test.each([
+  ["Script", ["0a8dmrps7qxa5g3r6xzmyanhhmdmi2cd"], [{ offset: 13, reference: 0 }]],
+  ["Overlap", ["0".repeat(32), `${"0".repeat(31)}1`], [{ offset: 0, reference: 0 }]],
+])("%s and its normal form", (name, references, occurrences) => {
+  const normalizer = createNormalizer(createNormalForm(references));
+  const normal = Buffer.concat([normalizer.push(example(name)), normalizer.finish()]);
+  expect(normal.toString("hex")).toBe(example(`${name}, normal form`).toString("hex"));
+  expect(normalizer.occurrences).toEqual(occurrences);
+  denormalize(normal, 0, occurrences, references);
+  expect(normal.equals(example(name))).toBe(true);
+});
+
+describe("the table of tests", () => {
+  const page = readFileSync(new URL("../../../docs/format.md", import.meta.url), "utf8");
+  const rows = [...page.matchAll(/^\| (`.*`) \| .* \| (\S+) \|$/gm)].flatMap(
+    ([, keys = "", path = ""]) =>
+      [...keys.matchAll(/`(\w+)`/g)].map(([, key = ""]) => ({ key, path })),
+  );
+
+  test("names every entry of the vectors", () => {
+    const prose = ["meta", "pathinfo_validation_order"];
+    const named = new Set([...rows.map(({ key }) => key), ...prose]);
+    expect([...named].sort()).toEqual(Object.keys(vectors).sort());
+  });
+
+  test.each(rows)("$key is run by $path", ({ key, path }) => {
+    const url = new URL(`../../${path}`, import.meta.url);
+    expect(existsSync(url)).toBe(true);
+    expect(readFileSync(url, "utf8")).toMatch(new RegExp(`\\b${key}\\b`));
+  });
+});
