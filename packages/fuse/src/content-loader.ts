@@ -1,0 +1,228 @@
+import {
+  type BlobReader,
+  type BlobService,
+  CastoreError,
+  type Digest,
+  parseDigest,
+} from "@castore/castore";
+import type { ContentRange } from "./content-source.ts";
+import { type InodeTable, TYPE } from "./inode-table.ts";
+
+/** Contents are asked for in blocks of this size: the kernel's own read-ahead by default. */
+const BLOCK_BYTES = 128 << 10;
+/** Most blocks ahead of a program that reads in order; it starts with one and doubles. */
+const AHEAD_BLOCKS_MAX = 64;
+/** Most bytes of blocks that are kept; the kernel's page cache holds what was answered. */
+const CACHE_BYTES_MAX = 64 << 20;
+/** Files of a directory up to this size are fetched together, up to so many bytes in all. */
+const SMALL_FILE_BYTES_MAX = 16 << 10;
+const NEIGHBOUR_BYTES_MAX = 256 << 10;
+/** How many of them at a time. */
+const NEIGHBOURS_AT_ONCE = 16;
+
+export interface ContentLoaderOptions {
+  readonly blobs: BlobService;
+  /** Ends everything that is under way. */
+  readonly signal: AbortSignal;
+}
+
+interface Block {
+  readonly bytes: Promise<Uint8Array>;
+  size: number;
+}
+
+/** What is known of how a file is being read. */
+interface Pattern {
+  /** Where a program that reads in order goes on, in blocks. */
+  next: number;
+  /** How many blocks to fetch beyond what is asked for. */
+  ahead: number;
+}
+
+/**
+ * Reads ranges of blobs, in blocks, each fetched once however many wait for it. One stream brings
+ * a run of blocks; how far it runs ahead follows from the reads before.
+ */
+export class ContentLoader {
+  readonly #table: InodeTable;
+  readonly #blobs: BlobService;
+  readonly #signal: AbortSignal;
+  /** By digest and number; the order is that of use. */
+  readonly #blocks = new Map<string, Block>();
+  readonly #patterns = new Map<Digest, Pattern>();
+  #cached = 0;
+
+  constructor(table: InodeTable, { blobs, signal }: ContentLoaderOptions) {
+    this.#table = table;
+    this.#blobs = blobs;
+    this.#signal = signal;
+  }
+
+  /** The bytes of the range in order, as views that are not to be changed. */
+  async read({ id, start, end }: ContentRange): Promise<readonly Uint8Array[]> {
+    const digest = parseDigest(this.#table.digestOf(id));
+    const size = this.#table.sizeOf(id);
+    const first = Math.floor(start / BLOCK_BYTES);
+    const last = Math.floor((end - 1) / BLOCK_BYTES);
+    this.#want(digest, { size, first, last: last + this.#ahead(digest, first, last) });
+    if (size <= SMALL_FILE_BYTES_MAX) this.#neighbours(id);
+    // Taken all at once: while one is waited for, another could be evicted.
+    const blocks: Promise<Uint8Array>[] = [];
+    for (let number = first; number <= last; number++) {
+      const block = this.#use(blockKey(digest, number));
+      if (block === undefined) throw new Error(`blob ${digest}: block ${number} was not started`);
+      blocks.push(block.bytes);
+    }
+    const pieces: Uint8Array[] = [];
+    for (const [index, bytes] of (await Promise.all(blocks)).entries()) {
+      const base = (first + index) * BLOCK_BYTES;
+      pieces.push(bytes.subarray(Math.max(start - base, 0), Math.min(end - base, BLOCK_BYTES)));
+    }
+    return pieces;
+  }
+
+  /** How many blocks to fetch beyond `last`. */
+  #ahead(digest: Digest, first: number, last: number): number {
+    const pattern = this.#patterns.get(digest);
+    this.#patterns.delete(digest);
+    // The kernel's own read-ahead is asynchronous: its requests may come slightly out of order.
+    const inOrder = pattern !== undefined && Math.abs(first - pattern.next) <= 8;
+    const fromStart = pattern === undefined && first === 0;
+    let ahead = 0;
+    if (inOrder) ahead = Math.min(Math.max(pattern.ahead * 2, 1), AHEAD_BLOCKS_MAX);
+    else if (fromStart) ahead = 1;
+    this.#patterns.set(digest, { next: Math.max(last + 1, pattern?.next ?? 0), ahead });
+    for (const oldest of this.#patterns.keys()) {
+      if (this.#patterns.size <= 4096) break;
+      this.#patterns.delete(oldest);
+    }
+    return ahead;
+  }
+
+  /** Starts fetching the blocks [first, last] that are not there or on their way. */
+  #want(
+    digest: Digest,
+    { size, first, last }: { size: number; first: number; last: number },
+  ): void {
+    const count = Math.ceil(size / BLOCK_BYTES);
+    let run = -1;
+    for (let number = first; number <= last + 1; number++) {
+      const wanted =
+        number <= last && number < count && !this.#blocks.has(blockKey(digest, number));
+      if (wanted && run < 0) run = number;
+      if (!wanted && run >= 0) {
+        this.#fetch(digest, { size, first: run, end: number });
+        run = -1;
+      }
+    }
+  }
+
+  /** Fetches the blocks [first, end) with one stream. */
+  #fetch(digest: Digest, { size, first, end }: { size: number; first: number; end: number }): void {
+    const deliver: ((bytes: Uint8Array) => void)[] = [];
+    const reject: ((error: unknown) => void)[] = [];
+    for (let number = first; number < end; number++) {
+      const key = blockKey(digest, number);
+      const bytes = new Promise<Uint8Array>((resolve, fail) => {
+        deliver.push(resolve);
+        reject.push(fail);
+      });
+      const block: Block = { bytes, size: 0 };
+      this.#blocks.set(key, block);
+      bytes.then(
+        (arrived) => this.#keep(key, block, arrived.byteLength),
+        () => this.#blocks.delete(key), // nothing failed is remembered
+      );
+    }
+    const range = { start: first * BLOCK_BYTES, end: Math.min(end * BLOCK_BYTES, size) };
+    this.#stream(digest, size, range, deliver).catch((error: unknown) => {
+      for (const fail of reject) fail(error);
+    });
+  }
+
+  async #stream(
+    digest: Digest,
+    size: number,
+    { start, end }: { start: number; end: number },
+    deliver: ((bytes: Uint8Array) => void)[],
+  ): Promise<void> {
+    const reader = await this.#open(digest, size);
+    try {
+      let block = Buffer.allocUnsafeSlow(Math.min(BLOCK_BYTES, end - start));
+      let filled = 0;
+      let position = start;
+      for await (const piece of reader.stream(start, end, { signal: this.#signal })) {
+        for (let taken = 0; taken < piece.byteLength; ) {
+          const part = piece.subarray(taken, taken + block.length - filled);
+          block.set(part, filled);
+          taken += part.byteLength;
+          filled += part.byteLength;
+          position += part.byteLength;
+          if (filled < block.length) continue;
+          deliver.shift()?.(block);
+          block = Buffer.allocUnsafeSlow(Math.min(BLOCK_BYTES, end - position));
+          filled = 0;
+          if (block.length === 0) break;
+        }
+      }
+      if (position < end) {
+        throw new CastoreError("CORRUPT", `blob ${digest}: ends at ${position} instead of ${end}`);
+      }
+    } finally {
+      await reader.close();
+    }
+  }
+
+  async #open(digest: Digest, size: number): Promise<BlobReader> {
+    const reader = await this.#blobs.open(digest, { signal: this.#signal });
+    if (reader === undefined) throw new CastoreError("INCOMPLETE", `blob ${digest}: absent`);
+    if (reader.size === size) return reader;
+    await reader.close();
+    throw new CastoreError("CORRUPT", `blob ${digest}: ${reader.size} bytes instead of ${size}`);
+  }
+
+  #use(key: string): Block | undefined {
+    const block = this.#blocks.get(key);
+    if (block === undefined) return undefined;
+    this.#blocks.delete(key);
+    this.#blocks.set(key, block);
+    return block;
+  }
+
+  #keep(key: string, block: Block, size: number): void {
+    block.size = size;
+    this.#cached += size;
+    for (const [oldest, { size: freed }] of this.#blocks) {
+      if (this.#cached <= CACHE_BYTES_MAX) break;
+      if (freed === 0 || oldest === key) continue; // on its way
+      this.#blocks.delete(oldest);
+      this.#cached -= freed;
+    }
+  }
+
+  /** Starts fetching the small files that stand next to `id` in its directory. */
+  #neighbours(id: number): void {
+    const table = this.#table;
+    const parent = table.parentOf(id);
+    if (!table.isPopulated(parent)) return;
+    const last = table.firstChildOf(parent) + table.childCountOf(parent);
+    const wanted: { digest: Digest; size: number }[] = [];
+    let bytes = 0;
+    for (let next = id + 1; next < last && bytes < NEIGHBOUR_BYTES_MAX; next++) {
+      const type = table.typeOf(next);
+      const size = table.sizeOf(next);
+      if (type !== TYPE.FILE && type !== TYPE.EXECUTABLE) continue;
+      if (size === 0 || size > SMALL_FILE_BYTES_MAX) continue;
+      const digest = parseDigest(table.digestOf(next));
+      bytes += size;
+      if (!this.#blocks.has(blockKey(digest, 0))) wanted.push({ digest, size });
+    }
+    // A run that was fetched already is extended only when half of it was used.
+    if (wanted.length < NEIGHBOURS_AT_ONCE / 2 && bytes >= NEIGHBOUR_BYTES_MAX) return;
+    for (const { digest, size } of wanted) this.#want(digest, { size, first: 0, last: 0 });
+  }
+}
+
+function blockKey(digest: Digest, number: number): string {
+  return `${digest}:${number}`;
+}

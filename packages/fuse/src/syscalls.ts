@@ -1,0 +1,127 @@
+import { CastoreError } from "@castore/castore";
+
+/** System calls that Node does not have. Each throws UNAVAILABLE with the errno's name. */
+export interface Syscalls {
+  mount(call: MountCall): void;
+  /** umount2(2). */
+  umount(path: string, flags: number): void;
+  /** A connected pair of stream sockets, as descriptors that child processes may inherit. */
+  socketPair(): [number, number];
+  /** The descriptor that arrived over a socket; undefined where there is none yet. */
+  receiveDescriptor(socket: number): number | undefined;
+  /** ioctl(2) with a structure in `argument`; the call's result. */
+  ioctl(descriptor: number, request: number, argument: Buffer): number;
+}
+
+export interface MountCall {
+  readonly source: string;
+  readonly target: string;
+  readonly type: string;
+  readonly flags: number;
+  readonly data: string;
+}
+
+export const MOUNT_FLAG = { RDONLY: 1, NOSUID: 2, NODEV: 4, NOATIME: 1024 } as const;
+export const UMOUNT_FLAG = { FORCE: 1, DETACH: 2 } as const;
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const MSG_DONTWAIT = 0x40;
+/** cmsghdr of SCM_RIGHTS with one descriptor: length 20, level SOL_SOCKET, type SCM_RIGHTS. */
+const CONTROL_BYTES = 24;
+const CONTROL_LENGTH = 20n;
+
+/**
+ * The calls, through koffi; undefined where koffi has no binary for this machine. Root then still
+ * mounts with mount(8). The only place that knows koffi.
+ */
+export async function loadSyscalls(): Promise<Syscalls | undefined> {
+  const koffi = await importKoffi();
+  if (koffi === undefined) return undefined;
+  const libc = koffi.load(null);
+  const iovec = koffi.struct({ base: "void *", length: "size_t" });
+  const message = koffi.struct({
+    name: "void *",
+    nameLength: "uint32_t",
+    vectors: koffi.pointer(iovec),
+    vectorCount: "size_t",
+    control: "void *",
+    controlLength: "size_t",
+    flags: "int",
+  });
+  const mount = libc.func("mount", "int", ["str", "str", "str", "unsigned long", "str"]);
+  const umount2 = libc.func("umount2", "int", ["str", "int"]);
+  const socketpair = libc.func("socketpair", "int", [
+    "int",
+    "int",
+    "int",
+    koffi.out(koffi.pointer("int")),
+  ]);
+  const recvmsg = libc.func("recvmsg", "intptr_t", [
+    "int",
+    koffi.inout(koffi.pointer(message)),
+    "int",
+  ]);
+  const ioctl = libc.func("ioctl", "int", ["int", "unsigned long", "void *"]);
+
+  const { errno: errnoNumbers } = koffi.os;
+  const lastErrno = koffi.errno;
+
+  function checked(
+    name: string,
+    call: (...args: unknown[]) => unknown,
+    ...args: unknown[]
+  ): number {
+    const result: unknown = call(...args);
+    if (typeof result === "number" && result >= 0) return result;
+    const errno = lastErrno();
+    throw new CastoreError("UNAVAILABLE", `${name}: ${errnoName(errnoNumbers, errno)}`, {
+      cause: { errno },
+    });
+  }
+
+  return {
+    mount({ source, target, type, flags, data }) {
+      checked(`mount ${target}`, mount, source, target, type, flags, data);
+    },
+    umount(path, flags) {
+      checked(`unmount ${path}`, umount2, path, flags);
+    },
+    socketPair() {
+      const pair: [number, number] = [-1, -1];
+      checked("socketpair", socketpair, AF_UNIX, SOCK_STREAM, 0, pair);
+      return pair;
+    },
+    receiveDescriptor(socket) {
+      const control = Buffer.alloc(CONTROL_BYTES);
+      const received = {
+        name: null,
+        nameLength: 0,
+        vectors: [{ base: Buffer.alloc(1), length: 1 }],
+        vectorCount: 1,
+        control,
+        controlLength: CONTROL_BYTES,
+        flags: 0,
+      };
+      const length: unknown = recvmsg(socket, received, MSG_DONTWAIT);
+      if (typeof length !== "number" || length <= 0) return undefined;
+      return control.readBigUInt64LE(0) === CONTROL_LENGTH ? control.readInt32LE(16) : undefined;
+    },
+    ioctl(descriptor, request, argument) {
+      return checked("ioctl", ioctl, descriptor, request, argument);
+    },
+  };
+}
+
+async function importKoffi() {
+  try {
+    return (await import("koffi")).default;
+  } catch {
+    return undefined; // an optional binary that is not there: loadSyscalls says what is lost
+  }
+}
+
+function errnoName(names: Readonly<Record<string, number>>, errno: number): string {
+  for (const [name, value] of Object.entries(names)) if (value === errno) return name;
+  return `errno ${errno}`;
+}

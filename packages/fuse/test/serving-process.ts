@@ -1,0 +1,46 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+
+const program = fileURLToPath(new URL("serve-tree.js", import.meta.url));
+
+export interface ServingProcess extends AsyncDisposable {
+  readonly child: ChildProcess;
+  /** Its exit code or signal. */
+  readonly exited: Promise<number | string>;
+  /** Unmounts; the exit code. */
+  stop(): Promise<number | string>;
+}
+
+/** Mounts trees of the host in a process of its own, of this user; resolves once it is mounted. */
+export async function serveTrees(
+  options: { readonly mountpoint: string; readonly trees: Readonly<Record<string, string>> } & {
+    readonly [option: string]: unknown;
+  },
+  uid = process.getuid?.() ?? 0,
+): Promise<ServingProcess> {
+  const child = spawn(process.execPath, [program, JSON.stringify(options)], {
+    stdio: ["pipe", "pipe", "pipe"],
+    uid,
+    gid: uid,
+  });
+  let stderr = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+  });
+  const exited = once(child, "exit").then(([code, signal]) => code ?? signal);
+  const ready = once(child.stdout, "data").then(() => true);
+  if (!(await Promise.race([ready, exited.then(() => false)]))) throw new Error(stderr);
+  const stop = (): Promise<number | string> => {
+    child.stdin.end();
+    return exited;
+  };
+  return {
+    child,
+    exited,
+    stop,
+    async [Symbol.asyncDispose]() {
+      if (child.exitCode === null && child.signalCode === null) await stop();
+    },
+  };
+}
