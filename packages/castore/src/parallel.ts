@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import type { CallOptions } from "./blob-service.ts";
 import { untilAborted } from "./cancellable.ts";
 
@@ -14,6 +15,8 @@ export async function* inParallel<T, R>(
 ): AsyncGenerator<R, void, undefined> {
   const stop = new AbortController();
   const signal = options.signal ? AbortSignal.any([stop.signal, options.signal]) : stop.signal;
+  // All that are under way may listen.
+  setMaxListeners(0, signal);
   const underWay: Promise<R>[] = [];
   try {
     for await (const item of items) {

@@ -80,6 +80,16 @@ export {
   parseNarInfo,
 } from "./nar-info-text.ts";
 export {
+  createNarIngest,
+  INGEST_HELD_BYTES_MAX,
+  INGEST_PUTS_MAX,
+  INGEST_SMALL_FILE_BYTES_MAX,
+  type IngestedNar,
+  type IngestNarOptions,
+  ingestNar,
+  type NarIngest,
+} from "./nar-ingest.ts";
+export {
   createNarLayout,
   NAR_LITERAL_BYTES_MAX,
   type NarLayout,
