@@ -8,7 +8,7 @@ import {
   blobReadMethod,
   blobStatMethod,
 } from "./grpc-blob-methods.ts";
-import { messagesOf } from "./grpc-blob-service.ts";
+import { BLOB_SIZE_HEADER, messagesOf } from "./grpc-blob-service.ts";
 import { type GrpcService, receivingMethod, sendingMethod, unaryMethod } from "./grpc-handler.ts";
 import { GrpcStatusError } from "./grpc-status.ts";
 
@@ -21,14 +21,17 @@ export function createBlobGrpcService(blobs: BlobService): GrpcService {
         const digest = requestedDigest(request.digest);
         const chunks = await blobs.chunks(digest, { signal });
         if (chunks === undefined) throw notFound(digest);
-        // snix wants a list of one left out.
-        return chunks.length > 1 ? chunks : [];
+        const [first] = chunks;
+        // snix wants a list of one left out, and every chunk of a list to be read like a blob.
+        if (first === undefined || chunks.length === 1) return [];
+        return (await blobs.has(first.digest, { signal })) ? chunks : [];
       }),
-      sendingMethod(blobReadMethod, async function* (request, { signal }) {
+      sendingMethod(blobReadMethod, async function* (request, { signal, sendHeaders }) {
         const digest = requestedDigest(request);
         const reader = await blobs.open(digest, { signal });
         if (reader === undefined) throw notFound(digest);
         try {
+          sendHeaders({ [BLOB_SIZE_HEADER]: String(reader.size) });
           for await (const piece of reader.stream(0, undefined, { signal })) {
             yield* messagesOf(piece);
           }

@@ -1,19 +1,23 @@
-import type { BlobReader, BlobService, CallOptions, ChunkMeta } from "./blob-service.ts";
-import { clipRange } from "./byte-range.ts";
+import type { BlobReader, BlobService, CallOptions } from "./blob-service.ts";
 import { CastoreError } from "./castore-error.ts";
 import { type ChunkList, type ChunkLists, chunkListOf, createChunkLists } from "./chunk-lists.ts";
-import { checkChunk, createChunkedReader } from "./chunked-reader.ts";
+import { createChunkedReader } from "./chunked-reader.ts";
 import { createDigestHasher, type Digest, digestBytes, digestOf } from "./digest.ts";
 import { blobPutMethod, blobReadMethod, blobStatMethod } from "./grpc-blob-methods.ts";
 import type { GrpcChannel } from "./grpc-channel.ts";
+import type { GrpcHeaders } from "./grpc-method.ts";
 import { isGrpcNotFound } from "./grpc-status.ts";
 import { createBytesReader } from "./memory-blob-service.ts";
+import { openStreamedBlob } from "./streamed-blob.ts";
 
 /** A blob up to this size is read in one call and held: what is larger has chunks in snix. */
 const HELD_BYTES_MAX = 512 << 10;
 
-/** A larger blob of a server that tells no chunks is read twice; this is cut for checking it. */
+/** A larger blob of a server that tells no chunks is checked in pieces of this size. */
 const PIECE_BYTES = 256 << 10;
+
+/** What our servers say before a blob, which snix's messages have no place for. */
+export const BLOB_SIZE_HEADER = "castore-blob-size";
 
 /** Bytes in a message of ours. */
 export const BLOB_MESSAGE_BYTES = 128 << 10;
@@ -29,7 +33,7 @@ export function createGrpcBlobService(channel: GrpcChannel): BlobService {
     async has(digest, options) {
       return (await stat(channel, lists, digest, options)) !== undefined;
     },
-    open: (digest, options) => open(channel, lists, digest, options),
+    open: (digest, options) => openRemote(channel, lists, digest, options),
     async put(source, options = {}) {
       const hasher = createDigestHasher();
       let size = 0;
@@ -85,7 +89,7 @@ async function stat(
   }
 }
 
-async function open(
+async function openRemote(
   channel: GrpcChannel,
   lists: ChunkLists,
   digest: Digest,
@@ -96,35 +100,42 @@ async function open(
   if (known !== undefined) return chunkedReader(channel, digest, known);
   const held = await readHeld(channel, digest, options);
   if (held === undefined) return undefined;
-  if (held.complete) {
+  if (held.bytes !== undefined) {
     checkDigest(digest, digestOf(held.bytes));
     return createBytesReader(digest, held.bytes);
   }
   const list = await stat(channel, lists, digest, options);
   if (list === undefined) return undefined;
   if (list.chunks.length > 0) return chunkedReader(channel, digest, list);
-  return await openUnchunked(channel, digest, options);
+  const read = (call: CallOptions) => readPieces(channel, digest, call);
+  return await openStreamedBlob(digest, held.size, read, options);
 }
 
-/** The first bytes of a blob, all where it is small. */
+/** All bytes of a blob where they are few, else its size where the server tells it. */
 async function readHeld(
   channel: GrpcChannel,
   digest: Digest,
   options: CallOptions,
-): Promise<{ readonly bytes: Buffer; readonly complete: boolean } | undefined> {
+): Promise<{ readonly bytes?: Buffer; readonly size?: number | undefined } | undefined> {
   const pieces: Uint8Array[] = [];
-  let size = 0;
+  let held = 0;
+  let size: number | undefined;
+  const onHeaders = (headers: GrpcHeaders): void => {
+    const told = Number(headers[BLOB_SIZE_HEADER] ?? Number.NaN);
+    if (Number.isSafeInteger(told) && told >= 0) size = told;
+  };
+  const request = digestBytes(digest);
   try {
-    for await (const data of channel.receive(blobReadMethod, digestBytes(digest), options)) {
+    for await (const data of channel.receive(blobReadMethod, request, { ...options, onHeaders })) {
       pieces.push(data);
-      size += data.byteLength;
-      if (size > HELD_BYTES_MAX) return { bytes: Buffer.alloc(0), complete: false };
+      held += data.byteLength;
+      if (held > HELD_BYTES_MAX || (size ?? 0) > HELD_BYTES_MAX) return { size };
     }
   } catch (error) {
     if (isGrpcNotFound(error)) return undefined;
     throw error;
   }
-  return { bytes: Buffer.concat(pieces, size), complete: true };
+  return { bytes: Buffer.concat(pieces, held) };
 }
 
 function chunkedReader(channel: GrpcChannel, digest: Digest, list: ChunkList): BlobReader {
@@ -150,54 +161,6 @@ function chunkedReader(channel: GrpcChannel, digest: Digest, list: ChunkList): B
     }
     return bytes.subarray(0, size);
   });
-}
-
-/**
- * A large blob without chunks: read once to learn its size and to check its digest, remembering
- * the digests of pieces, then read again for each stream, checked piece by piece.
- */
-async function openUnchunked(
-  channel: GrpcChannel,
-  digest: Digest,
-  options: CallOptions,
-): Promise<BlobReader> {
-  const hasher = createDigestHasher();
-  const pieces: ChunkMeta[] = [];
-  let size = 0;
-  for await (const piece of readPieces(channel, digest, options)) {
-    hasher.update(piece);
-    pieces.push({ digest: digestOf(piece), size: piece.byteLength });
-    size += piece.byteLength;
-  }
-  checkDigest(digest, hasher.digest());
-  let closed = false;
-  const close = async (): Promise<void> => {
-    closed = true;
-  };
-  return {
-    size,
-    async *stream(start, end, streamOptions = {}) {
-      const range = clipRange(size, start, end);
-      if (range.start === range.end) return;
-      let at = 0;
-      let index = 0;
-      for await (const piece of readPieces(channel, digest, streamOptions)) {
-        if (closed) throw new CastoreError("CLOSED", `blob ${digest}: the reader is closed`);
-        const known = pieces[index++];
-        const from = Math.max(0, range.start - at);
-        const to = Math.min(piece.byteLength, range.end - at);
-        at += piece.byteLength;
-        if (known === undefined) throw new CastoreError("CORRUPT", `blob ${digest}: has grown`);
-        if (from >= piece.byteLength) continue;
-        checkChunk(digest, known, piece);
-        yield piece.subarray(from, to);
-        if (at >= range.end) return;
-      }
-      throw new CastoreError("CORRUPT", `blob ${digest}: ended after ${at} of ${size} bytes`);
-    },
-    close,
-    [Symbol.asyncDispose]: close,
-  };
 }
 
 /** The blob's bytes, unchecked, in pieces of PIECE_BYTES but for the last. */

@@ -1,11 +1,22 @@
 import { readFile } from "node:fs/promises";
-import { type ChannelCredentials, Client, credentials, Metadata } from "@grpc/grpc-js";
+import {
+  type ChannelCredentials,
+  Client,
+  connectivityState,
+  credentials,
+  Metadata,
+} from "@grpc/grpc-js";
 import type { CallOptions } from "./blob-service.ts";
 import { cancellable } from "./cancellable.ts";
 import { CastoreError } from "./castore-error.ts";
-import { GRPC_MESSAGE_BYTES_MAX, type GrpcMethod } from "./grpc-method.ts";
+import { GRPC_MESSAGE_BYTES_MAX, type GrpcHeaders, type GrpcMethod } from "./grpc-method.ts";
 import { castoreErrorOfGrpc } from "./grpc-status.ts";
 import type { GrpcAddress } from "./service-url.ts";
+
+export interface ReceiveOptions extends CallOptions {
+  /** Told of the server's headers, before the first message. */
+  readonly onHeaders?: ((headers: GrpcHeaders) => void) | undefined;
+}
 
 /** A connection to a gRPC server, made when first used and made again when it breaks. */
 export interface GrpcChannel extends AsyncDisposable {
@@ -14,7 +25,7 @@ export interface GrpcChannel extends AsyncDisposable {
   /** One message each way. */
   unary<Q, R>(method: GrpcMethod<Q, R>, request: Q, options?: CallOptions): Promise<R>;
   /** One message there, a stream back; ending the iteration early cancels the call. */
-  receive<Q, R>(method: GrpcMethod<Q, R>, request: Q, options?: CallOptions): AsyncIterable<R>;
+  receive<Q, R>(method: GrpcMethod<Q, R>, request: Q, options?: ReceiveOptions): AsyncIterable<R>;
   /**
    * A stream there, one message back. When `requests` throws, the call is cancelled, which the
    * server can tell from its end.
@@ -114,11 +125,12 @@ class Http2Channel implements GrpcChannel {
   async *receive<Q, R>(
     method: GrpcMethod<Q, R>,
     request: Q,
-    options: CallOptions = {},
+    options: ReceiveOptions = {},
   ): AsyncGenerator<R, void, undefined> {
     this.#check(method.path, options.signal);
     const bytes = method.request.encode(request);
     const call = this.#client.makeServerStreamRequest(method.path, identity, identity, bytes);
+    call.on("metadata", (metadata) => options.onHeaders?.(headersOf(metadata)));
     // An error may still be emitted after the iteration has ended.
     call.on("error", () => {});
     const silence = createSilence(this.#timeoutMs, () => call.cancel());
@@ -190,12 +202,21 @@ class Http2Channel implements GrpcChannel {
   }
 
   connect(): Promise<void> {
+    const channel = this.#client.getChannel();
+    const deadline = Date.now() + this.#timeoutMs;
     return new Promise((resolve, reject) => {
-      this.#client.waitForReady(Date.now() + this.#timeoutMs, (error) => {
-        if (error === undefined) return resolve();
-        const message = `${this.target}: cannot connect: ${error.message}`;
-        reject(new CastoreError("UNAVAILABLE", message, { cause: error }));
-      });
+      const fail = (cause?: Error): void =>
+        reject(new CastoreError("UNAVAILABLE", `${this.target}: cannot connect`, { cause }));
+      const look = (): void => {
+        const state = channel.getConnectivityState(true);
+        if (state === connectivityState.READY) resolve();
+        else if (state === connectivityState.TRANSIENT_FAILURE) fail();
+        else
+          channel.watchConnectivityState(state, deadline, (error) =>
+            error ? fail(error) : look(),
+          );
+      };
+      look();
     });
   }
 
@@ -231,6 +252,12 @@ class Http2Channel implements GrpcChannel {
     const message = `${this.target}${path}: silent for ${this.#timeoutMs} ms`;
     return new CastoreError("UNAVAILABLE", message);
   }
+}
+
+function headersOf(metadata: Metadata): GrpcHeaders {
+  return Object.fromEntries(
+    Object.entries(metadata.getMap()).map(([name, value]) => [name, String(value)]),
+  );
 }
 
 interface Deferred<T> {

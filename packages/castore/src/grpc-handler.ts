@@ -1,20 +1,23 @@
 import { once } from "node:events";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type {
-  ServerReadableStream,
-  ServerUnaryCall,
-  ServerWritableStream,
-  sendUnaryData,
-  UntypedHandleCall,
+import {
+  Metadata,
+  type ServerReadableStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type sendUnaryData,
+  type UntypedHandleCall,
 } from "@grpc/grpc-js";
 import { CastoreError } from "./castore-error.ts";
-import type { GrpcMethod } from "./grpc-method.ts";
+import type { GrpcHeaders, GrpcMethod } from "./grpc-method.ts";
 import { GrpcStatusError, grpcStatusOf } from "./grpc-status.ts";
 
 /** What a handler knows of its call besides the messages. */
 export interface GrpcCall {
   /** Aborts when the client cancels, goes away, or its deadline passes. */
   readonly signal: AbortSignal;
+  /** Sends headers; to be called at most once, before the first message. */
+  sendHeaders(headers: GrpcHeaders): void;
 }
 
 /** A method and what answers it, made by unaryMethod, receivingMethod or sendingMethod. */
@@ -60,8 +63,9 @@ export function sendingMethod<Q, R>(
     responseStream: true,
     handler: (onError) => (call: ServerWritableStream<Buffer, Buffer>) => {
       const run = async (): Promise<void> => {
-        const { signal } = callOf(call);
-        for await (const message of handle(request.decode(call.request), { signal })) {
+        const handled = callOf(call);
+        const { signal } = handled;
+        for await (const message of handle(request.decode(call.request), handled)) {
           // The client has gone: nobody is owed anything.
           if (signal.aborted) return;
           if (!call.write(response.encode(message))) await once(call, "drain", { signal });
@@ -88,14 +92,15 @@ export function receivingMethod<Q, R>(
     responseStream: false,
     handler: (onError) => (call: ServerReadableStream<Buffer, Buffer>, answer: Answer) => {
       const run = async (): Promise<Buffer> => {
-        const { signal } = callOf(call);
+        const handled = callOf(call);
+        const { signal } = handled;
         const requests = async function* (): AsyncGenerator<Q, void, undefined> {
           for await (const message of call) yield request.decode(message);
           // A stream that the client cut off ends too, one tick before grpc-js says "cancelled".
           await nextTurn();
           signal.throwIfAborted();
         };
-        return response.encode(await handle(requests(), { signal }));
+        return response.encode(await handle(requests(), handled));
       };
       void settle(run, answer, onError);
     },
@@ -133,6 +138,7 @@ function isCancellation(error: unknown): boolean {
 interface SurfaceCall {
   readonly cancelled: boolean;
   once(event: "cancelled", listener: () => void): unknown;
+  sendMetadata(metadata: Metadata): void;
 }
 
 function callOf(call: SurfaceCall): GrpcCall {
@@ -140,5 +146,12 @@ function callOf(call: SurfaceCall): GrpcCall {
   const abort = (): void => controller.abort(new Error(CANCELLED));
   if (call.cancelled) abort();
   call.once("cancelled", abort);
-  return { signal: controller.signal };
+  return {
+    signal: controller.signal,
+    sendHeaders(headers) {
+      const metadata = new Metadata();
+      for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
+      call.sendMetadata(metadata);
+    },
+  };
 }

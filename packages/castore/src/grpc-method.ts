@@ -14,3 +14,6 @@ export interface GrpcMethod<Request, Response> {
 
 /** Most bytes in a gRPC message, as tonic and grpc-js limit it by default. */
 export const GRPC_MESSAGE_BYTES_MAX = 4 << 20;
+
+/** What goes before the messages of an answer, by names in lower case. */
+export type GrpcHeaders = Readonly<Record<string, string>>;

@@ -111,7 +111,12 @@ export {
   sendingMethod,
   unaryMethod,
 } from "./grpc-handler.ts";
-export { GRPC_MESSAGE_BYTES_MAX, type GrpcMethod, type MessageCodec } from "./grpc-method.ts";
+export {
+  GRPC_MESSAGE_BYTES_MAX,
+  type GrpcHeaders,
+  type GrpcMethod,
+  type MessageCodec,
+} from "./grpc-method.ts";
 export { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "./grpc-server.ts";
 export { GrpcStatusError, grpcStatus, hasGrpcStatus, isGrpcNotFound } from "./grpc-status.ts";
 export { openHttpObjectStore } from "./http-object-store.ts";
@@ -167,6 +172,15 @@ export {
 export { createObjectStoreBlobService } from "./object-store-blob-service.ts";
 export { createObjectStoreDirectoryService } from "./object-store-directory-service.ts";
 export { openLocalStore } from "./open-local-store.ts";
+export {
+  type Opened,
+  type OpenServiceOptions,
+  openBlobService,
+  openDirectoryService,
+  openObjectStore,
+  openService,
+  type ServiceMakers,
+} from "./open-services.ts";
 export { createGate, type Gate, inParallel } from "./parallel.ts";
 export {
   PATH_COMPONENT_BYTES_MAX,

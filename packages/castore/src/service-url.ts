@@ -189,14 +189,17 @@ function partition(text: string, separator: string): [string, string | undefined
   return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + 1)];
 }
 
-/** The parameters by name, each at most once; other names than `allowed` are refused. */
+/**
+ * The parameters by name, each at most once; other names than `allowed` are refused. "+" means
+ * itself, as keys and secrets in base64 have it.
+ */
 export function parseServiceUrlQuery(
   text: string,
   query: string | undefined,
   allowed?: readonly string[],
 ): ReadonlyMap<string, string> {
   const options = new Map<string, string>();
-  for (const [name, value] of new URLSearchParams(query ?? "")) {
+  for (const [name, value] of new URLSearchParams((query ?? "").replaceAll("+", "%2B"))) {
     if (options.has(name)) throw invalid(text, `parameter ${name} stands there twice`);
     if (allowed !== undefined && !allowed.includes(name)) {
       throw invalid(text, `parameter ${name} is not known`);

@@ -77,6 +77,29 @@ describe("the client against a server that lies", () => {
     }
   });
 
+  test.each([0, 600_000, 1_999_999, 2_000_001])(
+    "a size of %i that is not the blob's is found before the last byte and before any range",
+    async (claimed) => {
+      const methods = [
+        unaryMethod(blobStatMethod, async () => []),
+        sendingMethod(blobReadMethod, async function* (_, { sendHeaders }) {
+          sendHeaders({ "castore-blob-size": String(claimed) });
+          yield* pieces(LARGE);
+        }),
+      ];
+      const { channel } = await open([{ name: "lying", methods }]);
+      for (const end of [10, undefined]) {
+        let got = 0;
+        const read = async () => {
+          const reader = await createGrpcBlobService(channel).open(digest);
+          for await (const piece of reader?.stream(0, end) ?? []) got += piece.byteLength;
+        };
+        await expect(read()).rejects.toHaveProperty("code", "CORRUPT");
+        expect(got).toBeLessThan(end === undefined ? claimed || 1 : 1);
+      }
+    },
+  );
+
   test("right chunks that make another blob are found before any range is read", async () => {
     const zeros = Buffer.alloc(600_000);
     const chunks = [zeros, zeros].map((bytes) => ({ digest: digestOf(bytes), size: bytes.length }));

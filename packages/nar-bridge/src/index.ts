@@ -153,6 +153,11 @@ export {
 } from "./path-info-codec.ts";
 export { createMemoryPathInfoService, type PathInfoService } from "./path-info-service.ts";
 export {
+  type BinaryCacheUrl,
+  openPathInfoService,
+  parsePathInfoServiceUrl,
+} from "./path-info-service-url.ts";
+export {
   type DownloadOptions,
   download,
 } from "./resumable-download.ts";

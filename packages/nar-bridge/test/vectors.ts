@@ -107,6 +107,7 @@ export interface Vectors {
   readonly keypair_parse_fail: readonly string[];
   readonly pathinfos: { readonly [name: string]: { proto_hex: string; redb_key_hex: string } };
   readonly pathinfo_validation: readonly (readonly [string, string])[];
+  readonly service_urls: { readonly pathinfo: readonly (readonly [string, 0 | 1])[] };
 }
 
 export const vectors: Vectors = JSON.parse(
