@@ -2,7 +2,7 @@ import type { BlobReader, BlobService } from "./blob-service.ts";
 import { clipRange } from "./byte-range.ts";
 import { cancellable } from "./cancellable.ts";
 import { CastoreError } from "./castore-error.ts";
-import { createDigestHasher, type Digest } from "./digest.ts";
+import { type Digest, digestOf } from "./digest.ts";
 
 const PIECE_BYTES_MAX = 1 << 20;
 
@@ -27,7 +27,6 @@ export function createMemoryBlobService(options: MemoryBlobServiceOptions = {}):
       return bytes === undefined ? undefined : createBytesReader(digest, bytes);
     },
     async put(source, { expect, signal } = {}) {
-      const hasher = createDigestHasher();
       const pieces: Uint8Array[] = [];
       let size = 0;
       for await (const piece of cancellable(source, signal)) {
@@ -35,15 +34,15 @@ export function createMemoryBlobService(options: MemoryBlobServiceOptions = {}):
         if (held + size > bytesMax) {
           throw new CastoreError("EXHAUSTED", `blobs in memory: the limit is ${bytesMax} bytes`);
         }
-        hasher.update(piece);
         pieces.push(piece);
       }
-      const digest = hasher.digest();
+      const bytes = Buffer.concat(pieces, size);
+      const digest = digestOf(bytes);
       if (expect !== undefined && digest !== expect) {
         throw new CastoreError("CORRUPT", `blob ${expect}: the bytes have digest ${digest}`);
       }
       if (!blobs.has(digest)) {
-        blobs.set(digest, Buffer.concat(pieces, size));
+        blobs.set(digest, bytes);
         held += size;
       }
       return { digest, size };

@@ -1,6 +1,6 @@
 import { setMaxListeners } from "node:events";
 import type { CallOptions } from "./blob-service.ts";
-import { untilAborted } from "./cancellable.ts";
+import { cancellable, untilAborted } from "./cancellable.ts";
 
 /**
  * The results of `work` on each item, in order, with up to `limit` items under way ahead of the
@@ -19,8 +19,7 @@ export async function* inParallel<T, R>(
   setMaxListeners(0, signal);
   const underWay: Promise<R>[] = [];
   try {
-    for await (const item of items) {
-      signal.throwIfAborted();
+    for await (const item of cancellable(items, signal)) {
       const result = work(item, signal);
       // It is awaited in its turn; until then its failure is not unhandled.
       result.catch(() => {});
