@@ -98,6 +98,8 @@ export { walkFiles } from "./file-walk.ts";
 export { createFirstBlobService } from "./first-blob-service.ts";
 export { createFirstDirectoryService } from "./first-directory-service.ts";
 export { firstAnswer, rejectWrite } from "./first-of.ts";
+export type { CollectionReport } from "./garbage-collection.ts";
+export type { CollectOptions } from "./garbage-collector.ts";
 export { createBlobGrpcService, requestedDigest } from "./grpc-blob-handlers.ts";
 export { createGrpcBlobService } from "./grpc-blob-service.ts";
 export { type GrpcChannel, type GrpcChannelOptions, openGrpcChannel } from "./grpc-channel.ts";
@@ -190,6 +192,7 @@ export {
   pathComponentFault,
   pathComponentOfText,
 } from "./path-component.ts";
+export type { Pin, PinStore } from "./pin-store.ts";
 export { type BlobRecipe, completeRecipe, type Recipe, type RecipeChunk } from "./recipe.ts";
 export { buildRecipe, type RecipeSource } from "./recipe-builder.ts";
 export { decodeRecipe, encodeRecipe, RECIPE_BYTES_MAX } from "./recipe-codec.ts";
@@ -218,6 +221,7 @@ export {
   type StaticRoot,
   type StaticRootNodes,
 } from "./static-root-nodes.ts";
+export type { Lease } from "./store-leases.ts";
 export {
   parseSymlinkTarget,
   SYMLINK_TARGET_BYTES_MAX,

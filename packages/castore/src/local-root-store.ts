@@ -104,7 +104,7 @@ export class LocalRootStore implements RootStore {
 }
 
 /** Rejects INVALID for a key that is not 1..200 ASCII characters. */
-function rootKey(key: string): Buffer {
+export function rootKey(key: string): Buffer {
   if (key.length > ROOT_KEY_LENGTH_MAX || !/^[\x20-\x7e]+$/.test(key)) {
     const text = JSON.stringify(key.slice(0, 64));
     throw new CastoreError("INVALID", `root key ${text}: want 1..200 printable ASCII characters`);

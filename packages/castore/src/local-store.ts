@@ -1,7 +1,11 @@
 import type { BlobService } from "./blob-service.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
 import type { DirectoryService } from "./directory-service.ts";
+import type { CollectionReport } from "./garbage-collection.ts";
+import type { CollectOptions } from "./garbage-collector.ts";
+import type { PinStore } from "./pin-store.ts";
 import type { RootStore, StoreTable } from "./root-store.ts";
+import type { Lease } from "./store-leases.ts";
 
 export interface LocalStoreOptions {
   readonly path: string;
@@ -9,6 +13,16 @@ export interface LocalStoreOptions {
   readonly create?: boolean;
   /** Reads only: nothing on the disk changes, so nothing is held either. */
   readonly readOnly?: boolean;
+  /**
+   * Where a put takes the store beyond so many bytes, root records are evicted in the background,
+   * least recently used first, and garbage is collected. Unlimited by default.
+   */
+  readonly sizeMax?: number | undefined;
+  /**
+   * What is put, or seen to be there, outside any lease is kept for at least so long; by default
+   * until close(). A server that runs for long says how long, and takes leases.
+   */
+  readonly unleasedMs?: number | undefined;
 }
 
 /** A store in one directory on a local disk (docs/format.md, Local store). */
@@ -26,5 +40,19 @@ export interface LocalStore extends AsyncDisposable {
   blobsFor(references: readonly string[]): BlobService;
   /** The table called `name`, made if it is not there: 1..32 characters of a-z and "-". */
   table(name: string): StoreTable;
+  readonly pins: PinStore;
+  /**
+   * Until it is released, nothing that is put, or answered to be there, by this process is
+   * collected: to be taken before the first put or question about what will be put under a root,
+   * and released after that. Costs nothing.
+   */
+  lease(): Lease;
+  /**
+   * Deletes everything that no root record, pin or lease needs, beside readers and writers of any
+   * process. Lets go of what this process has put or seen outside any lease. Rejects UNAVAILABLE
+   * while another process collects, CORRUPT where a directory that is needed is damaged.
+   */
+  collectGarbage(options?: CollectOptions): Promise<CollectionReport>;
+  /** Waits for what is under way. */
   close(): Promise<void>;
 }

@@ -1,10 +1,12 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CastoreError } from "./castore-error.ts";
+import { GarbageCollector } from "./garbage-collector.ts";
 import { createGroupSync } from "./group-sync.ts";
 import { createLocalBlobService } from "./local-blob-service.ts";
 import { createLocalChunkIndex } from "./local-chunk-index.ts";
 import { createLocalDirectoryService } from "./local-directory-service.ts";
+import { createLocalPinStore } from "./local-pin-store.ts";
 import { LocalRootStore } from "./local-root-store.ts";
 import type { LocalStore, LocalStoreOptions } from "./local-store.ts";
 import { createLocalStoreTable } from "./local-store-table.ts";
@@ -36,12 +38,11 @@ export async function openLocalStore(options: LocalStoreOptions): Promise<LocalS
   }
   const index = openStoreIndex(layout.index, { readOnly });
   try {
-    const leases = new StoreLeases();
+    const leases = new StoreLeases(index, options.unleasedMs ?? Number.POSITIVE_INFINITY);
     if (!readOnly) await enter(layout, index, leases);
     const writer = readOnly ? undefined : createStoreWriter(index, layout.index);
-    return composeStore(
-      new OpenStore({ layout, index, leases, groupSync: createGroupSync(), writer }),
-    );
+    const parts = { layout, index, leases, groupSync: createGroupSync(), writer };
+    return composeStore(new OpenStore(parts), options.sizeMax);
   } catch (error) {
     await index.close();
     throw storeError(`store ${layout.path}`, error);
@@ -52,21 +53,21 @@ export async function openLocalStore(options: LocalStoreOptions): Promise<LocalS
 async function enter(layout: StoreLayout, index: StoreIndex, leases: StoreLeases): Promise<void> {
   // Listed before the leases are read: the owner of a file registers before it makes the file.
   const names = await readdir(layout.temporary);
-  const live = index.transaction(() => {
-    leases.register(index);
-    return liveLeases(index);
-  });
+  leases.register();
+  const live = liveLeases(index);
   for (const name of names) {
     const owner = name.split(".")[0] ?? "";
     if (!live.has(owner)) await rm(join(layout.temporary, name), { force: true });
   }
 }
 
-function composeStore(store: OpenStore): LocalStore {
+function composeStore(store: OpenStore, sizeMax: number | undefined): LocalStore {
   const roots = new LocalRootStore(store);
+  const collector = new GarbageCollector(store, sizeMax);
+  store.onWrite = () => collector.checkSize();
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
-    closed ??= roots.close().finally(() => store.close());
+    closed ??= closeParts(store, roots, collector);
     return closed;
   };
   return {
@@ -75,9 +76,28 @@ function composeStore(store: OpenStore): LocalStore {
     directories: createLocalDirectoryService(store),
     roots,
     chunks: createLocalChunkIndex(store),
+    pins: createLocalPinStore(store),
     blobsFor: (references) => createLocalBlobService(store, createNormalForm(references)),
     table: (name) => createLocalStoreTable(store, name),
+    lease: () => store.leases.hold(),
+    async collectGarbage(collectOptions) {
+      await roots.writeTouches();
+      return collector.collect(collectOptions);
+    },
     close,
     [Symbol.asyncDispose]: close,
   };
+}
+
+async function closeParts(
+  store: OpenStore,
+  roots: LocalRootStore,
+  collector: GarbageCollector,
+): Promise<void> {
+  await collector.close();
+  try {
+    await roots.close();
+  } finally {
+    await store.close();
+  }
 }

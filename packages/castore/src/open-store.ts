@@ -23,6 +23,8 @@ export class OpenStore {
   readonly leases: StoreLeases;
   readonly groupSync: GroupSync;
   readonly shards: BlobShards;
+  /** Called after each write. */
+  onWrite: () => void = () => {};
   readonly #index: StoreIndex;
   readonly #writer: StoreWriter | undefined;
   #closed = false;
@@ -55,7 +57,9 @@ export class OpenStore {
 
   /** Resolves with what the write returned, once it is durable. */
   async write(write: StoreWrite): Promise<boolean> {
-    return this.checkWritable().write(write);
+    const value = await this.checkWritable().write(write);
+    this.onWrite();
+    return value;
   }
 
   /** Whether the object is there; if so, it will be for as long as this process holds a lease. */
@@ -76,10 +80,7 @@ export class OpenStore {
   async close(): Promise<void> {
     if (this.#closed) return;
     await this.#writer?.close();
-    if (!this.readOnly) {
-      const key = Buffer.from(this.leases.id);
-      this.#index.transaction(() => this.#index.rows.leases.removeSync(key));
-    }
+    this.leases.close();
     this.#closed = true;
     await this.#index.close();
   }

@@ -27,7 +27,8 @@ export function isAlive(identity: ProcessIdentity): boolean | undefined {
   return start !== undefined && start === identity.start;
 }
 
-function bootId(): string {
+/** Changes with each boot. */
+export function bootId(): string {
   return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
 }
 

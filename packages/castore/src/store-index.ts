@@ -18,6 +18,7 @@ const ROW_NAMES = [
   "unlinks",
   "leases",
   "pins",
+  "root-log",
   "seeds",
   "seed-files",
   "meta",

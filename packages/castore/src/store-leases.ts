@@ -25,7 +25,7 @@ export function encodeLease(row: LeaseRow): Uint8Array {
   return Buffer.from(JSON.stringify(row));
 }
 
-/** The ids of processes that have the store open; removes the rows of those that are dead. */
+/** The processes that have the store open, by id; removes the rows of those that are dead. */
 export function liveLeases(index: StoreIndex): Map<string, LeaseRow> {
   const live = new Map<string, LeaseRow>();
   const dead: Uint8Array[] = [];
@@ -35,35 +35,94 @@ export function liveLeases(index: StoreIndex): Map<string, LeaseRow> {
     else live.set(key.toString("latin1"), row);
     return true;
   });
-  for (const key of dead) index.rows.leases.removeSync(key);
+  if (dead.length > 0) {
+    index.transaction(() => {
+      for (const key of dead) index.rows.leases.removeSync(key);
+    });
+  }
   return live;
 }
+
+/** How often an open store looks whether a collection waits for its lease. */
+const POLL_MS = 500;
 
 /** The leases of one open store. */
 export class StoreLeases {
   readonly id: string = randomBytes(8).toString("hex");
+  readonly #index: StoreIndex;
+  readonly #held = new Set<Lease>();
+  /** What is held for puts and answers outside any lease: the last two spans of `spanMs`. */
+  #spans: Lease[] = [];
+  #spanEndMs = 0;
+  readonly #spanMs: number;
   #since = 0;
   #files = 0;
-  readonly #held = new Set<Lease>();
+  #poll: NodeJS.Timeout | undefined;
 
-  /** Tells other processes of this one. Within a transaction. */
-  register(index: StoreIndex): void {
-    this.#since = readCounter(index.rows.meta, META_EPOCH);
-    const row = encodeLease({ ...ownIdentity(), since: this.#since });
-    index.rows.leases.putSync(Buffer.from(this.id), row);
+  /** What is put or seen outside any lease is held for at least `spanMs`. */
+  constructor(index: StoreIndex, spanMs: number) {
+    this.#index = index;
+    this.#spanMs = spanMs;
+  }
+
+  /** Tells other processes of this one. */
+  register(): void {
+    this.#index.transaction(() => this.#write(readCounter(this.#index.rows.meta, META_EPOCH)));
+    this.#spans = [this.hold(), this.hold()];
+    this.#spanEndMs = performance.now() + this.#spanMs;
+    this.#poll = setInterval(() => this.advance(), POLL_MS).unref();
   }
 
   hold(): Lease {
     const release = (): void => {
       this.#held.delete(lease);
     };
-    const lease: Lease = { since: this.#since, release, [Symbol.dispose]: release };
+    // At least what others were told: that goes up only to the lowest of what is held.
+    const since = Math.max(this.#since, readCounter(this.#index.rows.meta, META_EPOCH));
+    const lease: Lease = { since, release, [Symbol.dispose]: release };
     this.#held.add(lease);
     return lease;
+  }
+
+  /** Lets go of what was put or seen outside any lease. */
+  renewSpans(): void {
+    for (const span of this.#spans) span.release();
+    this.#spans = [this.hold(), this.hold()];
+    this.#spanEndMs = performance.now() + this.#spanMs;
+    this.advance();
+  }
+
+  /** Tells other processes since when this one may now hold something. */
+  advance(): void {
+    if (this.#poll === undefined) return;
+    if (performance.now() >= this.#spanEndMs) {
+      this.#spans.shift()?.release();
+      this.#spans.push(this.hold());
+      this.#spanEndMs = performance.now() + this.#spanMs;
+    }
+    let since = readCounter(this.#index.rows.meta, META_EPOCH);
+    for (const lease of this.#held) since = Math.min(since, lease.since);
+    if (since > this.#since) this.#index.transaction(() => this.#write(since));
+  }
+
+  #write(since: number): void {
+    const row = encodeLease({ ...ownIdentity(), since });
+    this.#index.rows.leases.putSync(Buffer.from(this.id), row);
+    this.#since = since;
   }
 
   /** A name that tells whose the file is. */
   temporaryName(): string {
     return `${this.id}.${this.#files++}`;
+  }
+
+  /** Nothing is held any more. */
+  close(): void {
+    if (this.#poll === undefined) return;
+    clearInterval(this.#poll);
+    this.#poll = undefined;
+    this.#index.transaction(() => {
+      this.#index.rows.leases.removeSync(Buffer.from(this.id));
+    });
   }
 }

@@ -22,6 +22,13 @@ export type StoreWrite =
       readonly children: readonly Uint8Array[];
     }
   | { readonly type: "roots"; readonly records: readonly RootRow[] }
+  | {
+      readonly type: "pin";
+      readonly key: Uint8Array;
+      readonly row: Uint8Array;
+      readonly sees: readonly SeenObject[];
+    }
+  | { readonly type: "delete-pin"; readonly key: Uint8Array }
   | { readonly type: "delete-root"; readonly key: Uint8Array }
   | { readonly type: "rows"; readonly rows: readonly TableRowWrite[] }
   | { readonly type: "delete-row"; readonly key: Uint8Array }
@@ -29,11 +36,16 @@ export type StoreWrite =
   | { readonly type: "see"; readonly rows: ObjectRows; readonly digest: Uint8Array }
   | { readonly type: "forget-unlink"; readonly digest: Uint8Array };
 
+export interface SeenObject {
+  readonly rows: ObjectRows;
+  readonly digest: Uint8Array;
+}
+
 export interface RootRow {
   readonly key: Uint8Array;
   readonly row: Uint8Array;
   /** What must be there: rows of `directories` or `blobs`. */
-  readonly needs?: { readonly rows: ObjectRows; readonly digest: Uint8Array };
+  readonly needs?: SeenObject;
 }
 
 export interface TableRowWrite {
@@ -46,7 +58,9 @@ export interface TableRowWrite {
 export const META_SIZE = Buffer.from("size");
 export const META_TICK = Buffer.from("tick");
 export const META_EPOCH = Buffer.from("epoch");
-export const META_ROOTS = Buffer.from("roots");
+export const META_LOG = Buffer.from("log");
+/** Not a counter: who collects, while anyone does. */
+export const META_COLLECTOR = Buffer.from("collector");
 
 const NOTHING = Buffer.alloc(0);
 
@@ -75,6 +89,13 @@ export function applyWrite(index: StoreIndex, write: StoreWrite): boolean {
       return applyDirectories(index, write);
     case "roots":
       return applyRoots(index, write.records);
+    case "pin":
+      for (const seen of write.sees) see(rows, seen.rows, seen.digest);
+      rows.pins.putSync(write.key, write.row);
+      logRoot(rows, "pin", write.key);
+      return true;
+    case "delete-pin":
+      return rows.pins.removeSync(write.key);
     case "delete-root":
       rows.used.removeSync(write.key);
       return rows.roots.removeSync(write.key);
@@ -92,8 +113,13 @@ export function applyWrite(index: StoreIndex, write: StoreWrite): boolean {
   }
 }
 
-/** Bytes that a store is counted to hold for a row or file. */
-export function countedBytes(bytes: number): number {
+/** What an object with this row is counted as in the store's size. */
+export function countedRowBytes(kind: ObjectRows, row: Buffer): number {
+  if (kind === "directories") return countedBytes(row.byteLength);
+  return countedBytes(row[0] === 1 ? row.readUIntLE(1, 6) : row.byteLength - 1);
+}
+
+function countedBytes(bytes: number): number {
   return bytes + 64;
 }
 
@@ -143,13 +169,26 @@ function applyRoots({ rows }: StoreIndex, records: readonly RootRow[]): boolean 
       throw new CastoreError("INCOMPLETE", message);
     }
   }
-  for (const { key, row } of records) rows.roots.putSync(key, row);
+  for (const { key, row, needs } of records) {
+    rows.roots.putSync(key, row);
+    if (needs !== undefined) seeIfCondemned(rows, needs.rows, needs.digest);
+    logRoot(rows, "root", key);
+  }
   applyTouch(
     rows,
     records.map(({ key }) => key),
   );
-  writeCounter(rows.meta, META_ROOTS, readCounter(rows.meta, META_ROOTS) + 1);
   return true;
+}
+
+/** Tells a collection that runs of a root or pin that it has not yet looked at. */
+function logRoot(rows: StoreIndex["rows"], kind: "root" | "pin", key: Uint8Array): void {
+  if (!rows.meta.doesExist(META_COLLECTOR)) return;
+  const position = readCounter(rows.meta, META_LOG) + 1;
+  writeCounter(rows.meta, META_LOG, position);
+  const at = Buffer.alloc(6);
+  at.writeUIntBE(position, 0, 6);
+  rows["root-log"].putSync(at, Buffer.concat([Buffer.from(kind === "root" ? "r" : "p"), key]));
 }
 
 /** The order of use is counted, not timed: a clock that jumps does not disturb it. */

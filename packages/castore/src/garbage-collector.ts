@@ -1,0 +1,122 @@
+import { Worker } from "node:worker_threads";
+import { CastoreError } from "./castore-error.ts";
+import type { CollectorInput, CollectorMessage } from "./collector-thread.ts";
+import type { CollectionOptions, CollectionReport } from "./garbage-collection.ts";
+import type { OpenStore } from "./open-store.ts";
+import { storeError } from "./store-error.ts";
+import { META_SIZE, readCounter } from "./store-writes.ts";
+
+/** How long a collection waits for leases that were there before it, unless told otherwise. */
+const WAIT_MS = 60_000;
+/** A collection for the size limit makes this part of it free, so that the next is a while off. */
+const HEADROOM = 0.1;
+/** After a collection that could not make room, the store must grow by this part for the next. */
+const GROWTH = 0.05;
+
+export interface CollectOptions {
+  /** Changes nothing and reports what would be. */
+  readonly dryRun?: boolean | undefined;
+  /** Evicts root records, least recently used first, until the store is counted at most so big. */
+  readonly sizeMax?: number | undefined;
+  /** How long to wait for what leases hold; 60 seconds by default. */
+  readonly waitMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Collects the garbage of one open store, in a thread of its own, one collection at a time. */
+export class GarbageCollector {
+  readonly #store: OpenStore;
+  readonly #sizeMax: number | undefined;
+  #running: Promise<unknown> = Promise.resolve();
+  #automatic: AbortController | undefined;
+  #nextSize: number;
+  #closed = false;
+
+  /** With `sizeMax`, collects by itself when a put takes the store beyond it. */
+  constructor(store: OpenStore, sizeMax: number | undefined) {
+    this.#store = store;
+    this.#sizeMax = sizeMax;
+    this.#nextSize = sizeMax ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Lets go of what this process has put or seen outside any lease. */
+  async collect(options: CollectOptions = {}): Promise<CollectionReport> {
+    this.#store.checkWritable();
+    options.signal?.throwIfAborted();
+    return this.#enqueue(options, () => this.#store.leases.renewSpans());
+  }
+
+  #enqueue(options: CollectOptions, renewLease: () => void): Promise<CollectionReport> {
+    const run = this.#running.then(() => this.#run(options, renewLease));
+    this.#running = run.catch(() => {});
+    return run;
+  }
+
+  /** Called after each commit. */
+  checkSize(): void {
+    if (this.#sizeMax === undefined || this.#automatic !== undefined || this.#closed) return;
+    if (readCounter(this.#store.index.rows.meta, META_SIZE) <= this.#nextSize) return;
+    const controller = new AbortController();
+    this.#automatic = controller;
+    const sizeMax = Math.floor(this.#sizeMax * (1 - HEADROOM));
+    // Another process may collect at this moment; then this one looks again after the next put.
+    this.#enqueue({ sizeMax, signal: controller.signal }, () => this.#store.leases.advance())
+      .catch(() => {})
+      .finally(() => this.#afterAutomatic());
+  }
+
+  #afterAutomatic(): void {
+    this.#automatic = undefined;
+    if (this.#closed || this.#sizeMax === undefined) return;
+    const size = readCounter(this.#store.index.rows.meta, META_SIZE);
+    this.#nextSize = Math.max(this.#sizeMax, size * (1 + GROWTH));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#automatic?.abort(new CastoreError("CLOSED", "the local store is closed"));
+    await this.#running;
+  }
+
+  #run(options: CollectOptions, renewLease: () => void): Promise<CollectionReport> {
+    options.signal?.throwIfAborted();
+    const stop = new Int32Array(new SharedArrayBuffer(4));
+    const workerData: CollectorInput = {
+      path: this.#store.layout.path,
+      options: this.#optionsOf(options),
+      stop,
+    };
+    const thread = new Worker(new URL("./collector-thread.js", import.meta.url), { workerData });
+    const abort = (): void => {
+      Atomics.store(stop, 0, 1);
+      Atomics.notify(stop, 0);
+    };
+    options.signal?.addEventListener("abort", abort, { once: true });
+    let last: CollectorMessage | undefined;
+    return new Promise<CollectionReport>((resolve, reject) => {
+      thread.on("message", (message: CollectorMessage) => {
+        if (message.type === "renew-lease") renewLease();
+        else last = message;
+      });
+      thread.on("error", (cause) => reject(storeError("collect garbage", cause)));
+      thread.on("exit", () => {
+        if (last?.type === "report") resolve(last.report);
+        else if (options.signal?.aborted) reject(options.signal.reason);
+        else if (last?.type === "failure") reject(new CastoreError(last.code, last.message));
+        else reject(new CastoreError("UNAVAILABLE", "collect garbage: the thread ended"));
+      });
+    }).finally(() => {
+      options.signal?.removeEventListener("abort", abort);
+      this.#store.index.refresh();
+    });
+  }
+
+  #optionsOf({ dryRun, sizeMax, waitMs }: CollectOptions): CollectionOptions {
+    return {
+      owner: this.#store.leases.id,
+      dryRun: dryRun ?? false,
+      sizeMax,
+      waitMs: waitMs ?? WAIT_MS,
+    };
+  }
+}
