@@ -22,11 +22,11 @@ describeChunkIndex("local", () =>
   })),
 );
 
-export function blobPath(store: LocalStore, digest: Digest): string {
+function blobPath(store: LocalStore, digest: Digest): string {
   return join(store.path, "blobs", digest.slice(0, 2), digest.slice(2));
 }
 
-test("a chunk is found in another blob when the file of one is gone, short or flipped", async () => {
+test("a chunk is found in another blob when a file is gone, short or flipped", async () => {
   await withStore(async (store) => {
     const one = referring(900_000, [10_000]);
     const other = Buffer.from(one);
@@ -58,7 +58,7 @@ test("a chunk whose only place is damaged is absent", async () => {
   });
 });
 
-test("chunks() are known for a blob that was put plainly, not for one in a normal form", async () => {
+test("chunks() are known for a blob put plainly, not for one in a normal form", async () => {
   await withStore(async (store) => {
     const bytes = referring(900_000, [10_000]);
     const { digest } = await store.blobsFor(REFERENCES).put([new Uint8Array(bytes)]);
