@@ -1,2 +1,2 @@
-export { type Mount, type MountOptions, mountStore } from "./mount.ts";
+export { type Mount, type MountOptions, mountStore, type RequestKind } from "./mount.ts";
 export { type UnmountOptions, unmountFuse } from "./mountpoint.ts";

@@ -16,6 +16,7 @@ import { InodeWriter } from "./inode-writer.ts";
 import { MissServer } from "./miss-server.ts";
 import { type FuseMount, mountFuse, type UnmountOptions, unmountFuse } from "./mountpoint.ts";
 import { Notifier } from "./notifier.ts";
+import { OPCODE, REQUEST_COUNTERS } from "./protocol.ts";
 import { Reply } from "./reply.ts";
 import type { SessionMessage, SessionWorkerData } from "./session-worker.ts";
 import { TreeLoader } from "./tree-loader.ts";
@@ -53,10 +54,14 @@ export interface MountOptions {
   readonly log?: ((message: string) => void) | undefined;
 }
 
+export type RequestKind = keyof typeof OPCODE;
+
 export interface Mount extends AsyncDisposable {
   readonly mountpoint: string;
   /** Resolves once the file system is gone, whoever unmounted it; rejects if its thread failed. */
   readonly ended: Promise<void>;
+  /** How many requests of a kind the kernel sent so far: all kinds together without `kind`. */
+  requests(kind?: RequestKind): number;
   /**
    * Unmounts, then resolves as `ended`. Rejects UNAVAILABLE where it is in use, and goes on serving
    * then. `lazy` takes it out of the tree at once and waits for its users; `force` ends them.
@@ -82,6 +87,7 @@ export async function mountStore(options: MountOptions): Promise<Mount> {
   const mount: Mount = {
     mountpoint,
     ended: server.ended,
+    requests: (kind) => server.requests(kind),
     async unmount(how) {
       await unmountFuse(mountpoint, how);
       await server.ended;
@@ -109,6 +115,7 @@ class MountServer {
   readonly started: Promise<void>;
   readonly ended: Promise<void>;
   over = false;
+  readonly #counters = new Uint32Array(new SharedArrayBuffer(REQUEST_COUNTERS * 4));
 
   constructor({ descriptor, abandon }: FuseMount, table: InodeWriter, options: MountOptions) {
     const { roots, directories, blobs, owner = { uid: 0, gid: 0 } } = options;
@@ -136,6 +143,7 @@ class MountServer {
       memory: table.memory,
       options: answerOptions,
       blobDirectory: options.blobDirectory,
+      counters: this.#counters.buffer,
     });
     const changes = followChanges({ roots, table, notifier, signal });
     changes.catch((error: unknown) => log(`changes of the root are no longer seen: ${error}`));
@@ -164,6 +172,11 @@ class MountServer {
     // Whoever waits for them gets the failure; nobody has to.
     this.started.catch(() => {});
     this.ended.catch(() => {});
+  }
+
+  requests(kind: RequestKind | undefined): number {
+    if (kind !== undefined) return this.#counters[OPCODE[kind]] ?? 0;
+    return this.#counters.reduce((sum, count) => sum + count, 0);
   }
 }
 

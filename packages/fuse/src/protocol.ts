@@ -32,6 +32,9 @@ export const OPCODE = {
   LSEEK: 46,
 } as const;
 
+/** Requests are counted by opcode: all opcodes are below this. */
+export const REQUEST_COUNTERS = 64;
+
 /** Bits of INIT's `flags`. */
 export const INIT_FLAG = {
   ASYNC_READ: 1 << 0,
