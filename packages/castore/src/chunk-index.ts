@@ -1,4 +1,4 @@
-import type { CallOptions, ChunkMeta } from "./blob-service.ts";
+import type { CallOptions } from "./blob-service.ts";
 import type { Digest } from "./digest.ts";
 
 /**
@@ -9,5 +9,11 @@ export interface ChunkIndex {
   /** Which of `digests` are probably there, in the same order; `get` may still miss. */
   has(digests: readonly Digest[], options?: CallOptions): Promise<readonly boolean[]>;
   /** The chunk's bytes, which become the caller's; undefined where it is absent or changed. */
-  get(chunk: ChunkMeta, options?: CallOptions): Promise<Uint8Array | undefined>;
+  get(chunk: WantedChunk, options?: CallOptions): Promise<Uint8Array | undefined>;
+}
+
+/** A chunk by its digest; its size, where it is known, saves a look at what cannot be it. */
+export interface WantedChunk {
+  readonly digest: Digest;
+  readonly size?: number | undefined;
 }

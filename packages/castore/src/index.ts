@@ -1,4 +1,5 @@
 export { ABSENCE_MS, type AbsencesOptions, createAbsences } from "./absences.ts";
+export { AssembledBlobs, type AssembledBlobsOptions } from "./assembled-blobs.ts";
 export { type BlobAnalysis, type BlobAnalyzer, createBlobAnalyzer } from "./blob-analyzer.ts";
 export type {
   BlobReader,
@@ -230,6 +231,7 @@ export {
   symlinkTargetFault,
 } from "./symlink-target.ts";
 export { ingestTree, type TreeIngestOptions } from "./tree-ingest.ts";
+export { type NearServices, planTree, type TreePlan } from "./tree-plan.ts";
 export { renderTree, type TreeSource } from "./tree-render.ts";
 export { bytesField, messageField, uintField, WireFields } from "./wire-fields.ts";
 export {

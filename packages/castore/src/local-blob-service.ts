@@ -104,6 +104,42 @@ class LocalBlobService implements BlobService {
   }
 }
 
+/**
+ * The normal form `form` of a stored blob; its chunks are found in the index from then on.
+ * Undefined where the blob is absent. Rejects CORRUPT where its bytes are not its digest's.
+ */
+export async function analyzeLocalBlob(
+  store: OpenStore,
+  form: NormalForm,
+  digest: Digest,
+  options: CallOptions = {},
+): Promise<BlobAnalysis | undefined> {
+  const reader = await createLocalBlobService(store, form).open(digest, options);
+  if (reader === undefined) return undefined;
+  const analyzer = createBlobAnalyzer(form);
+  const gathered: Uint8Array[] = [];
+  try {
+    for await (const piece of reader.stream(0, undefined, options)) {
+      analyzer.push(piece);
+      if (reader.size <= INLINE_BYTES_MAX) gathered.push(piece);
+    }
+  } finally {
+    await reader.close();
+  }
+  const analysis = analyzer.finish();
+  if (analysis.digest !== digest) {
+    throw new CastoreError("CORRUPT", `blob ${digest}: the bytes have digest ${analysis.digest}`);
+  }
+  const chunks = chunkRowsOf(analysis);
+  if (chunks !== undefined) {
+    const { size } = analysis;
+    const isInline = size <= INLINE_BYTES_MAX;
+    const row = isInline ? encodeInlineBlob(Buffer.concat(gathered)) : encodeFileBlob(size);
+    await store.write({ type: "blob", digest: digestBytes(digest), row, size, chunks });
+  }
+  return analysis;
+}
+
 /** Whether the blob's file is there, and saved from a collection that is under way. */
 async function isSound(store: OpenStore, digest: Digest): Promise<boolean> {
   const row = readBlobRow(store, digest);

@@ -1,6 +1,6 @@
-import type { ChunkMeta } from "./blob-service.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
 import { type ChunkPlace, decodeChunkPlace } from "./chunk-rows.ts";
+import { CHUNK_SIZES } from "./chunker.ts";
 import { type Digest, digestBytes, digestOf, digestOfBytes } from "./digest.ts";
 import { openBlobFile } from "./local-blob-reader.ts";
 import { readBlobRow } from "./local-blob-service.ts";
@@ -21,14 +21,15 @@ export function createLocalChunkIndex(store: OpenStore): ChunkIndex {
     async get(chunk, { signal } = {}) {
       signal?.throwIfAborted();
       const own = readBlobRow(store, chunk.digest);
-      if (own !== undefined) {
-        const whole = { offset: 0, size: chunk.size, occurrences: [] };
-        const bytes = await readPlace(store, chunk, chunk.digest, whole);
+      // A larger blob is no chunk, and not to be read whole.
+      if (own !== undefined && own.size <= CHUNK_SIZES.max) {
+        const whole = { offset: 0, size: own.size, occurrences: [] };
+        const bytes = await readPlace(store, chunk.digest, chunk.digest, whole);
         if (bytes !== undefined) return bytes;
       }
       for (const { blob, place } of placesOf(store, chunk.digest)) {
         signal?.throwIfAborted();
-        const bytes = await readPlace(store, chunk, blob, place);
+        const bytes = await readPlace(store, chunk.digest, blob, place);
         if (bytes !== undefined) return bytes;
       }
       return undefined;
@@ -65,22 +66,22 @@ function placesOf(
 /** The chunk out of one place; undefined where the bytes there are not it. */
 async function readPlace(
   store: OpenStore,
-  chunk: ChunkMeta,
+  chunk: Digest,
   blob: Digest,
   place: ChunkPlace,
 ): Promise<Uint8Array | undefined> {
   const row = readBlobRow(store, blob);
-  if (row === undefined || place.offset + chunk.size > row.size) return undefined;
+  if (row === undefined || place.offset + place.size > row.size) return undefined;
   const bytes =
-    row.inline?.subarray(place.offset, place.offset + chunk.size) ??
-    (await readFileRange(store, blob, row.size, place.offset, chunk.size));
+    row.inline?.subarray(place.offset, place.offset + place.size) ??
+    (await readFileRange(store, blob, row.size, place.offset, place.size));
   if (bytes === undefined) return undefined;
   normalizeAt(
     bytes,
     0,
     place.occurrences.map((offset) => ({ offset, reference: 0 })),
   );
-  return digestOf(bytes) === chunk.digest ? bytes : undefined;
+  return digestOf(bytes) === chunk ? bytes : undefined;
 }
 
 /** A file that cannot be read is a miss here: the chunk may be elsewhere. */

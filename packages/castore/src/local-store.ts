@@ -1,5 +1,7 @@
-import type { BlobService } from "./blob-service.ts";
+import type { BlobAnalysis } from "./blob-analyzer.ts";
+import type { BlobService, CallOptions } from "./blob-service.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
+import type { Digest } from "./digest.ts";
 import type { DirectoryService } from "./directory-service.ts";
 import type { CollectionReport } from "./garbage-collection.ts";
 import type { CollectOptions } from "./garbage-collector.ts";
@@ -38,6 +40,15 @@ export interface LocalStore extends AsyncDisposable {
    * hash parts, each occurrence of which is replaced before chunking.
    */
   blobsFor(references: readonly string[]): BlobService;
+  /**
+   * The normal form of a stored blob for these references; its chunks are found in `chunks` from
+   * then on. Undefined where the blob is absent. Rejects CORRUPT where its bytes are wrong.
+   */
+  analyze(
+    digest: Digest,
+    references: readonly string[],
+    options?: CallOptions,
+  ): Promise<BlobAnalysis | undefined>;
   /** The table called `name`, made if it is not there: 1..32 characters of a-z and "-". */
   table(name: string): StoreTable;
   readonly pins: PinStore;

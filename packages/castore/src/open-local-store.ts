@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { CastoreError } from "./castore-error.ts";
 import { GarbageCollector } from "./garbage-collector.ts";
 import { createGroupSync } from "./group-sync.ts";
-import { createLocalBlobService } from "./local-blob-service.ts";
+import { analyzeLocalBlob, createLocalBlobService } from "./local-blob-service.ts";
 import { createLocalChunkIndex } from "./local-chunk-index.ts";
 import { createLocalDirectoryService } from "./local-directory-service.ts";
 import { createLocalPinStore } from "./local-pin-store.ts";
@@ -78,6 +78,8 @@ function composeStore(store: OpenStore, sizeMax: number | undefined): LocalStore
     chunks: createLocalChunkIndex(store),
     pins: createLocalPinStore(store),
     blobsFor: (references) => createLocalBlobService(store, createNormalForm(references)),
+    analyze: (digest, references, options) =>
+      analyzeLocalBlob(store, createNormalForm(references), digest, options),
     table: (name) => createLocalStoreTable(store, name),
     lease: () => store.leases.hold(),
     async collectGarbage(collectOptions) {

@@ -1,6 +1,12 @@
+import { setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { CastoreError } from "@castore/castore";
 import { Command, CommanderError } from "commander";
+import { bridgeCommand } from "./bridge-command.ts";
+import { importCommand, importNarCommand } from "./import-command.ts";
+import { catCommand, lsCommand, pathInfoCommand, renderCommand } from "./read-commands.ts";
+import { serveCommand } from "./serve-command.ts";
+import { substituteCommand } from "./substitute-command.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -9,13 +15,35 @@ const { version } = JSON.parse(
   readFileSync(new URL("../package.json", import.meta.url), "utf8"),
 ) as { version: string };
 
+const PROGRAM_HELP = `
+Most people want one thing: run "castore bridge", and put it first in nix.conf:
+
+  substituters = http://127.0.0.1:9000 https://cache.nixos.org
+  narinfo-cache-negative-ttl = 0
+
+An ENTRY is a root node as "castore import" prints it. Exit codes: 0 done, 1 failed, 2 usage.`;
+
 function createProgram(): Command {
   const program = new Command("castore")
-    .description("A content-addressed store client for Nix.")
+    .description("A content-addressed store client for Nix: fetch only what changed.")
     .version(version)
-    .showHelpAfterError("(castore --help shows what there is)")
-    .configureHelp({ sortSubcommands: false })
-    .exitOverride();
+    .addHelpText("after", PROGRAM_HELP);
+  const commands = [
+    bridgeCommand(),
+    serveCommand(),
+    substituteCommand(),
+    importCommand(),
+    importNarCommand(),
+    renderCommand(),
+    lsCommand(),
+    catCommand(),
+    pathInfoCommand(),
+  ];
+  for (const command of commands) program.addCommand(command);
+  // A sub-command does not inherit these: without them it would exit by itself, with another code.
+  for (const command of [program, ...commands]) {
+    command.showHelpAfterError("(add --help to see what there is)").exitOverride();
+  }
   return program;
 }
 
@@ -34,4 +62,11 @@ async function main(): Promise<number> {
   }
 }
 
+// A reader that has seen enough, as in "castore ls … | head", is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(0);
+  throw error;
+});
+// One signal ends hundreds of puts and requests: that many listeners are meant.
+setMaxListeners(0);
 process.exitCode = await main();

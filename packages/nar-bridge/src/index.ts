@@ -1,5 +1,7 @@
 export { type AddressScope, addressScope } from "./address-scope.ts";
 export { admitUrl, parseCacheUrl, type UrlPolicy, type UrlPurpose } from "./admission.ts";
+export { BridgeMetrics, type NarWay } from "./bridge-metrics.ts";
+export { BRIDGE_PRIORITY, type BridgeServerOptions, createBridgeServer } from "./bridge-server.ts";
 export {
   CACHE_INFO_LENGTH_MAX,
   type CacheInfo,
@@ -8,6 +10,7 @@ export {
   parseUpgrade,
   type Upgrade,
 } from "./cache-info.ts";
+export { type CacheServerOptions, createCacheServer, SERVE_PRIORITY } from "./cache-server.ts";
 export {
   type BridgedNar,
   formatBridgedNarUrl,
@@ -24,7 +27,9 @@ export {
   createCachedPathInfoService,
   createFirstPathInfoService,
 } from "./cached-path-info-service.ts";
+export { CastoreWays, type CastoreWaysOptions } from "./castore-ways.ts";
 export { type Clock, SYSTEM_CLOCK } from "./clock.ts";
+export { type SubstitutedPath, substituteClosure } from "./closure-substitution.ts";
 export {
   COMPRESSIONS,
   type Compression,
@@ -43,18 +48,11 @@ export {
   type MaybeContentAddressed,
   parseContentAddress,
 } from "./content-address.ts";
-export {
-  type ContentCheck,
-  createContentCheck,
-  SELF_REFERENCES_MAX,
-} from "./content-check.ts";
+export { type ContentCheck, createContentCheck, SELF_REFERENCES_MAX } from "./content-check.ts";
 export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./ed25519-key.ts";
 export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
 export { createPathInfoGrpcService, type PathInfoGrpcOptions } from "./grpc-path-info-handlers.ts";
-export {
-  createGrpcPathInfoService,
-  type GrpcPathInfoService,
-} from "./grpc-path-info-service.ts";
+export { createGrpcPathInfoService, type GrpcPathInfoService } from "./grpc-path-info-service.ts";
 export {
   type BasicCredentials,
   createHttpClient,
@@ -64,6 +62,7 @@ export {
   type HttpRequest,
 } from "./http-client.ts";
 export { contentLength, type HttpResponse, readBody } from "./http-response.ts";
+export { createHttpServer, type ListenAddress, type Log, listen } from "./http-server.ts";
 export {
   createLocalPathInfoService,
   type LocalPathInfoOptions,
@@ -157,10 +156,8 @@ export {
   openPathInfoService,
   parsePathInfoServiceUrl,
 } from "./path-info-service-url.ts";
-export {
-  type DownloadOptions,
-  download,
-} from "./resumable-download.ts";
+export { RecipeStore } from "./recipe-store.ts";
+export { type DownloadOptions, download } from "./resumable-download.ts";
 export {
   parseSignature,
   type Signature,
@@ -209,7 +206,9 @@ export {
   type RootProof,
   type StoredPathInfo,
 } from "./stored-path-info.ts";
+export { Substituter, type SubstituterOptions, type UpgradeMode } from "./substituter.ts";
 export { type Signed, type Trust, TrustedKeys } from "./trusted-keys.ts";
+export type { UploadAccess } from "./upload-access.ts";
 export {
   createUpstream,
   type OpenNarOptions,

@@ -10,7 +10,7 @@ const IMMUTABLE = "public, max-age=31536000, immutable";
 const ZSTD_LEVEL = 1;
 
 /** A NAR whose root is proven, any part of which may leave. */
-export interface ProvenNar {
+export interface ServedNar {
   /** Bytes. */
   readonly size: number;
   /** Names the content: equal for equal bytes only. */
@@ -22,7 +22,7 @@ export interface ProvenNar {
 export async function replyNar(
   request: FastifyRequest,
   reply: FastifyReply,
-  nar: ProvenNar,
+  nar: ServedNar,
   options: { readonly compress: boolean },
 ): Promise<void> {
   const headers: Record<string, string | number> = {

@@ -1,0 +1,93 @@
+import { readFile } from "node:fs/promises";
+import { CastoreError } from "@castore/castore";
+import {
+  createCacheServer,
+  listen,
+  NIX_STORE_DIR,
+  RecipeStore,
+  RootSigningKey,
+  SecretKey,
+  type UploadAccess,
+} from "@castore/nar-bridge";
+import { Command } from "commander";
+import { applyConfigFile } from "./config-file.ts";
+import { logLine, runServer } from "./run-server.ts";
+import { collect, type ListenAddress, parseListenAddress, parseSize } from "./settings.ts";
+import { openStore, type StoreOptions } from "./stack.ts";
+
+interface ServeOptions extends StoreOptions {
+  readonly listen: ListenAddress;
+  readonly signingKey?: readonly string[];
+  readonly rootSigningKey?: readonly string[];
+  readonly uploadTokenFile?: string;
+  readonly upgrade: boolean;
+  readonly config?: string;
+}
+
+export function serveCommand(): Command {
+  const command = new Command("serve")
+    .description("Serve the local store as a binary cache, castore/1 included.")
+    .option("--listen <address>", "HOST:PORT or unix:PATH", parseListenAddress, {
+      host: "127.0.0.1",
+      port: 9001,
+    })
+    .option("--store <dir>", "local store ($CASTORE_STORE or your cache directory)")
+    .option("--store-max-size <size>", "evict the least recently used above this", parseSize)
+    .option("--signing-key <file>", "sign narinfos that come unsigned, repeatable", collect)
+    .option("--root-signing-key <file>", "sign root nodes with this key, repeatable", collect)
+    .option("--upload-token-file <file>", "who knows this token may upload")
+    .option("--no-upgrade", "be a plain binary cache only")
+    .option("--config <file>", "TOML file with these options under [serve]")
+    .addHelpText("after", SERVE_HELP);
+  return command.action(async () => {
+    const { config } = command.opts<ServeOptions>();
+    if (config !== undefined) applyConfigFile(command, config);
+    await runServe(command.opts<ServeOptions>());
+  });
+}
+
+const SERVE_HELP = `
+Fill it with Nix, from this machine or anywhere with the token as netrc password:
+
+  nix copy --to http://127.0.0.1:9001 /nix/store/…
+
+Keys are made by: nix-store --generate-binary-cache-key NAME SECRET-FILE PUBLIC-FILE`;
+
+async function runServe(options: ServeOptions): Promise<void> {
+  const signingKeys = (await readKeys(options.signingKey)).map((text) => SecretKey.parse(text));
+  const rootTexts = await readKeys(options.rootSigningKey);
+  const rootSigningKeys = rootTexts.map((text) => RootSigningKey.parse(text));
+  const access = await uploadAccess(options.uploadTokenFile);
+  await using opened = await openStore(options);
+  const { store, pathInfos } = opened;
+  const server = createCacheServer({
+    store,
+    pathInfos,
+    recipes: new RecipeStore(store),
+    storeDir: NIX_STORE_DIR,
+    uploads: { access, signingKeys, rootSigningKeys },
+    upgrade: options.upgrade,
+    rootKeys: rootSigningKeys.map(({ publicKey }) => publicKey.text),
+    log: logLine,
+  });
+  await runServer("serve", server, () => listen(server, options.listen));
+}
+
+async function readKeys(files: readonly string[] = []): Promise<string[]> {
+  return await Promise.all(files.map(async (file) => (await readSecret(file)).trim()));
+}
+
+async function readSecret(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    throw new CastoreError("INVALID", `${file}: cannot be read: ${String(cause)}`, { cause });
+  }
+}
+
+async function uploadAccess(file: string | undefined): Promise<UploadAccess> {
+  if (file === undefined) return { from: "loopback" };
+  const token = (await readSecret(file)).trim();
+  if (token === "") throw new CastoreError("INVALID", `${file}: holds no token`);
+  return { token };
+}

@@ -1,0 +1,167 @@
+import { readFile } from "node:fs/promises";
+import { CastoreError, type LocalStore, openLocalStore } from "@castore/castore";
+import {
+  BridgeMetrics,
+  CastoreWays,
+  calculateNar,
+  createHttpClient,
+  createLocalPathInfoService,
+  createUpstream,
+  createUpstreamSet,
+  type HttpClient,
+  type LocalPathInfoService,
+  type Log,
+  NIX_STORE_DIR,
+  netrcEntryFor,
+  parseNetrc,
+  type RestEvent,
+  readNixConfig,
+  Substituter,
+  TrustedKeys,
+  type UpgradeMode,
+  type UpstreamSet,
+} from "@castore/nar-bridge";
+import { defaultStorePath } from "./settings.ts";
+
+/** The key of cache.nixos.org, which is the upstream unless another is named. */
+export const DEFAULT_UPSTREAM = "https://cache.nixos.org";
+export const DEFAULT_KEY = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
+/** Most bytes of the store, unless told. */
+export const DEFAULT_STORE_BYTES = 10 * 2 ** 30;
+
+export interface StoreOptions {
+  readonly store?: string;
+  readonly storeMaxSize?: number;
+}
+
+export interface OpenStore extends AsyncDisposable {
+  readonly store: LocalStore;
+  readonly pathInfos: LocalPathInfoService;
+}
+
+export async function openStore(options: StoreOptions): Promise<OpenStore> {
+  const path = options.store ?? defaultStorePath();
+  const store = await openLocalStore({ path, create: true });
+  const pathInfos = createLocalPathInfoService(store, {
+    calculateNar: (node, callOptions) => calculateNar(node, store, callOptions),
+  });
+  return { store, pathInfos, [Symbol.asyncDispose]: () => store.close() };
+}
+
+export interface UpstreamOptions {
+  readonly upstream?: readonly string[];
+  readonly trustedPublicKey?: readonly string[];
+  readonly castoreFor?: readonly string[];
+  readonly upgrade?: UpgradeMode;
+  readonly upgradeOrigins?: readonly string[];
+  readonly fromNixConfig?: boolean;
+}
+
+export interface SubstituterStack extends AsyncDisposable {
+  readonly http: HttpClient;
+  readonly upstreams: UpstreamSet;
+  readonly substituter: Substituter;
+  readonly metrics: BridgeMetrics;
+}
+
+/** The substituter that `options` describe, over an open store. */
+export async function openSubstituter(
+  { store, pathInfos }: OpenStore,
+  options: UpstreamOptions,
+  log: Log,
+): Promise<SubstituterStack> {
+  const { urls, keys, netrcFile } = await chosenUpstreams(options);
+  const netrc = parseNetrc(await readIfThere(netrcFile));
+  const metrics = new BridgeMetrics();
+  const http = createHttpClient({
+    credentialsFor: ({ hostname }) => {
+      const entry = netrcEntryFor(netrc, hostname);
+      return entry && { user: entry.login ?? "", password: entry.password ?? "" };
+    },
+    hooks: {
+      onRequest: ({ host }) => metrics.upstreamRequests.inc({ host }),
+      onBytes: ({ host }, bytes) => metrics.upstreamBytes.inc({ host }, bytes),
+    },
+  });
+  const trustedKeys = TrustedKeys.parse(keys);
+  const { upgradeOrigins } = options;
+  const upstreams = createUpstreamSet({
+    upstreams: urls.map((url) => createUpstream({ http, url, upgradeOrigins })),
+    accept: (narInfo) => trustedKeys.trusts(narInfo) !== undefined || "no trusted signature",
+    storeDir: NIX_STORE_DIR,
+    onRest: ({ url }, event) => log(`${url.href}: ${describeRest(event)}`),
+  });
+  const castoreWays = new CastoreWays({
+    http,
+    directories: store.directories,
+    storeDir: NIX_STORE_DIR,
+    companions: parseCompanions(options.castoreFor ?? []),
+    log,
+  });
+  const substituter = new Substituter({
+    store,
+    pathInfos,
+    upstreams,
+    trustedKeys,
+    upgrade: options.upgrade ?? "auto",
+    castoreWays,
+    metrics,
+    log,
+  });
+  const close = async () => {
+    castoreWays[Symbol.dispose]();
+    await substituter[Symbol.asyncDispose]();
+    await http.close();
+  };
+  return { http, upstreams, substituter, metrics, [Symbol.asyncDispose]: close };
+}
+
+function describeRest(event: RestEvent): string {
+  if (event.kind === "answers") return "answers again";
+  return `is left alone for ${event.ms / 1000} s: ${event.reason}`;
+}
+
+/** What the command line names, else what nix.conf does where asked for, else cache.nixos.org. */
+async function chosenUpstreams(options: UpstreamOptions): Promise<{
+  readonly urls: readonly string[];
+  readonly keys: readonly string[];
+  readonly netrcFile: string;
+}> {
+  const { upstream = [], trustedPublicKey = [] } = options;
+  if (options.fromNixConfig === true) {
+    const { substituters, trustedPublicKeys, netrcFile } = await readNixConfig(process.env);
+    // The bridge itself stands in nix.conf, too: it must not ask itself.
+    const others = substituters.filter((url) => !isLoopback(url));
+    const urls = [...upstream, ...others];
+    return { urls, keys: [...trustedPublicKey, ...trustedPublicKeys], netrcFile };
+  }
+  const netrcFile = process.env.NETRC ?? "/etc/nix/netrc";
+  if (upstream.length > 0) return { urls: upstream, keys: trustedPublicKey, netrcFile };
+  return { urls: [DEFAULT_UPSTREAM], keys: [DEFAULT_KEY, ...trustedPublicKey], netrcFile };
+}
+
+function isLoopback(url: string): boolean {
+  if (!URL.canParse(url)) return false;
+  const { hostname } = new URL(url);
+  return hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.");
+}
+
+async function readIfThere(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (cause) {
+    if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") return "";
+    throw new CastoreError("INVALID", `${path}: cannot be read: ${String(cause)}`, { cause });
+  }
+}
+
+/** Parses UPSTREAM=URL of --castore-for. */
+function parseCompanions(texts: readonly string[]): Map<string, string> {
+  return new Map(
+    texts.map((text) => {
+      const equals = text.indexOf("=", text.indexOf("://"));
+      if (equals > 0) return [text.slice(0, equals), text.slice(equals + 1)];
+      throw new CastoreError("INVALID", `--castore-for ${text}: want UPSTREAM=URL`);
+    }),
+  );
+}

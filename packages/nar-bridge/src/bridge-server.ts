@@ -1,0 +1,225 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { BridgeMetrics } from "./bridge-metrics.ts";
+import { formatCacheInfo } from "./cache-info.ts";
+import { formatBridgedNarUrl, parseBridgedNarUrl, parseStoreHashFile } from "./cache-url.ts";
+import { clientSignal, sendBytes } from "./http-reply.ts";
+import { createHttpServer, type Log } from "./http-server.ts";
+import { narInfoServedAt } from "./nar-info.ts";
+import { formatNarInfo } from "./nar-info-text.ts";
+import { NAR_TYPE, replyNar } from "./nar-reply.ts";
+import type { NarHash } from "./nix-hash.ts";
+import { type StoreDir, type StoreHash, storePathHash } from "./store-path.ts";
+import type { Substituter } from "./substituter.ts";
+import type { UpstreamSet } from "./upstream-set.ts";
+
+/** Before cache.nixos.org, which says 40. */
+export const BRIDGE_PRIORITY = 30;
+/** How long a client waits for another one that fetches the same NAR. */
+const SHARED_WAIT_MS = 20_000;
+/** Routes answered from the first upstream that has them. */
+const PASSED_ON = ["log/*", "realisations/*", "build-trace-v2/*", "debuginfo/*"];
+/** What may pass of an upstream's headers. */
+const PASSED_HEADERS = ["content-type", "content-length", "last-modified", "etag"];
+
+export interface BridgeServerOptions {
+  readonly substituter: Substituter;
+  readonly upstreams: UpstreamSet;
+  readonly storeDir: StoreDir;
+  readonly metrics: BridgeMetrics;
+  readonly log: Log;
+}
+
+/** The local substituter: a binary cache to Nix, whose contents come from upstreams. */
+export function createBridgeServer(options: BridgeServerOptions): FastifyInstance {
+  const { metrics, storeDir } = options;
+  const server = createHttpServer(options.log);
+  const cacheInfo = formatCacheInfo({
+    storeDir,
+    wantMassQuery: true,
+    priority: BRIDGE_PRIORITY,
+    upgrades: [],
+  });
+  server.addHook("onResponse", async (request, reply) => {
+    const route = request.routeOptions.url ?? "unknown";
+    metrics.answers.inc({ route, status: reply.raw.statusCode });
+  });
+  server.get("/", async (_request, reply) => {
+    await reply.type("text/plain").send("castore bridge: a substituter for Nix\n");
+  });
+  server.route({
+    method: ["GET", "HEAD"],
+    url: "/nix-cache-info",
+    handler: async (_request, reply) => {
+      await reply.type("text/x-nix-cache-info").send(cacheInfo);
+    },
+  });
+  server.get("/healthz", async (_request, reply) => {
+    await reply.type("text/plain").send("ok\n");
+  });
+  server.get("/metrics", async (_request, reply) => {
+    await reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());
+  });
+  const nars = new NarRoute(options);
+  server.route({
+    method: ["GET", "HEAD"],
+    url: "/nar/:file",
+    handler: async (request, reply) => await nars.answer(request, reply),
+  });
+  server.route({
+    method: ["GET", "HEAD"],
+    url: "/:file",
+    handler: async (request, reply) => await answerTopLevel(options, request, reply),
+  });
+  for (const route of PASSED_ON) {
+    server.route({
+      method: ["GET", "HEAD"],
+      url: `/${route}`,
+      handler: async (request, reply) => await passOn(options, request, reply),
+    });
+  }
+  return server;
+}
+
+async function answerTopLevel(
+  options: BridgeServerOptions,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<void> {
+  const { file } = request.params as { readonly file: string };
+  const asked = parseStoreHashFile(file);
+  if (asked === undefined) return reply.callNotFound();
+  if (asked.type === "listing") return await passOn(options, request, reply);
+  await answerNarInfo(options, asked.storeHash, reply);
+}
+
+/** A narinfo request is never answered 5xx: old clients would give up the whole build. */
+async function answerNarInfo(
+  { substituter, log }: BridgeServerOptions,
+  storeHash: StoreHash,
+  reply: FastifyReply,
+): Promise<void> {
+  const signal = clientSignal(reply);
+  try {
+    const narInfo = await substituter.narInfo(storeHash, { signal });
+    if (narInfo === undefined) return reply.callNotFound();
+    const url = formatBridgedNarUrl({
+      storeHash: storePathHash(narInfo.storePath),
+      narHash: narInfo.narHash,
+    });
+    await reply.type("text/x-nix-narinfo").send(formatNarInfo(narInfoServedAt(narInfo, url)));
+  } catch (error) {
+    if (signal.aborted) return;
+    log(`${storeHash}.narinfo: ${error instanceof Error ? error.stack : String(error)}`);
+    if (!reply.sent) reply.callNotFound();
+  }
+}
+
+/** Answers NAR requests; clients that want the same NAR at once share one download. */
+class NarRoute {
+  readonly #options: BridgeServerOptions;
+  readonly #underWay = new Map<NarHash, Promise<void>>();
+
+  constructor(options: BridgeServerOptions) {
+    this.#options = options;
+  }
+
+  async answer(request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    const { file } = request.params as { readonly file: string };
+    const asked = parseBridgedNarUrl(`nar/${file}`);
+    if (asked === undefined) return reply.callNotFound();
+    const { substituter, metrics } = this.#options;
+    const { storeHash, narHash } = asked;
+    const signal = clientSignal(reply);
+    const proven = await this.#proven(narHash, signal);
+    if (proven !== undefined) {
+      if (request.method === "GET") {
+        metrics.nars.inc({ way: "local" });
+        metrics.narBytes.inc({ way: "local" }, proven.size);
+      }
+      await replyNar(request, reply, proven, { compress: false });
+      return;
+    }
+    const nar = await substituter.openNar(storeHash, narHash, { signal });
+    if (nar === undefined) return reply.callNotFound();
+    const headers = { "content-type": NAR_TYPE, "content-length": nar.size };
+    if (request.method === "HEAD") {
+      await reply.headers(headers).send();
+      return;
+    }
+    await this.#share(narHash, this.#send(reply, headers, nar.bytes, signal));
+  }
+
+  /** The proven NAR, after waiting for a client that fetches it, if there is one. */
+  async #proven(narHash: NarHash, signal: AbortSignal) {
+    const { substituter } = this.#options;
+    const underWay = this.#underWay.get(narHash);
+    if (underWay !== undefined) {
+      let timer: NodeJS.Timeout | undefined;
+      const timeout = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, SHARED_WAIT_MS);
+      });
+      await Promise.race([underWay, timeout]);
+      clearTimeout(timer);
+      signal.throwIfAborted();
+    }
+    return await substituter.provenNar(narHash, { signal });
+  }
+
+  async #share(narHash: NarHash, sending: Promise<void>): Promise<void> {
+    const ended = sending.catch(() => {});
+    this.#underWay.set(narHash, ended);
+    try {
+      await sending;
+    } finally {
+      if (this.#underWay.get(narHash) === ended) this.#underWay.delete(narHash);
+    }
+  }
+
+  async #send(
+    reply: FastifyReply,
+    headers: Readonly<Record<string, string | number>>,
+    bytes: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    try {
+      await sendBytes(reply, 200, headers, bytes);
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#options.log(error instanceof Error ? error.message : String(error));
+      // Nothing was sent: to Nix a 404 is a miss, and the next substituter's turn.
+      if (!reply.raw.headersSent && !reply.sent) reply.callNotFound();
+    }
+  }
+}
+
+/** Answers with what the first upstream has that has it. */
+async function passOn(
+  { upstreams, log }: BridgeServerOptions,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<void> {
+  const signal = clientSignal(reply);
+  const path = request.url.slice(1);
+  try {
+    const method = request.method === "HEAD" ? "HEAD" : "GET";
+    const answer = await upstreams.firstAnswer(path, { signal, method });
+    if (answer === undefined) return reply.callNotFound();
+    const headers: Record<string, string> = {};
+    for (const name of PASSED_HEADERS) {
+      const value = answer.headers[name];
+      // A body that was decoded on the way has another length.
+      const isLength = name === "content-length" && answer.contentEncoding !== undefined;
+      if (value !== undefined && !isLength) headers[name] = value;
+    }
+    if (request.method === "HEAD") {
+      answer.discard();
+      await reply.headers(headers).send();
+      return;
+    }
+    await sendBytes(reply, 200, headers, answer.body);
+  } catch (error) {
+    if (signal.aborted) return;
+    log(`${path}: ${error instanceof Error ? error.message : String(error)}`);
+    if (!reply.raw.headersSent && !reply.sent) reply.callNotFound();
+  }
+}

@@ -1,0 +1,108 @@
+import type { LocalStore } from "@castore/castore";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { formatCacheInfo } from "./cache-info.ts";
+import { formatSnixNarUrl, parseSnixNarUrl, parseStoreHashFile } from "./cache-url.ts";
+import { addCastoreRoutes, CASTORE_BASE } from "./castore-routes.ts";
+import { createHttpServer, type Log } from "./http-server.ts";
+import type { LocalPathInfoService } from "./local-path-info-service.ts";
+import { formatNarInfo } from "./nar-info-text.ts";
+import { createNarLayout } from "./nar-layout.ts";
+import { formatNarListing } from "./nar-listing.ts";
+import { replyNar } from "./nar-reply.ts";
+import { narInfoOf } from "./path-info.ts";
+import type { RecipeStore } from "./recipe-store.ts";
+import type { StoreDir } from "./store-path.ts";
+import { addUploadRoutes, type UploadOptions } from "./upload-routes.ts";
+
+/** After the bridge, before cache.nixos.org. */
+export const SERVE_PRIORITY = 35;
+
+export interface CacheServerOptions {
+  readonly store: LocalStore;
+  readonly pathInfos: LocalPathInfoService;
+  readonly recipes: RecipeStore;
+  readonly storeDir: StoreDir;
+  readonly uploads: UploadOptions;
+  /** Whether castore/1 is offered. */
+  readonly upgrade: boolean;
+  /** Public keys that sign roots here, `name:base64`. */
+  readonly rootKeys: readonly string[];
+  readonly log: Log;
+}
+
+/** A binary cache over a local store: for Nix, for snix, and for castore clients. */
+export function createCacheServer(options: CacheServerOptions): FastifyInstance {
+  const server = createHttpServer(options.log);
+  const cacheInfo = formatCacheInfo({
+    storeDir: options.storeDir,
+    wantMassQuery: true,
+    priority: SERVE_PRIORITY,
+    upgrades: options.upgrade ? [{ protocol: "castore/1", url: CASTORE_BASE }] : [],
+  });
+  const get = (
+    url: string,
+    handler: (request: FastifyRequest, reply: FastifyReply) => Promise<void>,
+  ) => server.route({ method: ["GET", "HEAD"], url, handler });
+  get("/", async (_request, reply) => {
+    await reply.type("text/plain").send("castore serve: a binary cache\n");
+  });
+  get("/nix-cache-info", async (_request, reply) => {
+    await reply.type("text/x-nix-cache-info").send(cacheInfo);
+  });
+  get("/healthz", async (_request, reply) => {
+    await reply.type("text/plain").send("ok\n");
+  });
+  get("/nar/snix-castore/:entry", async (request, reply) => {
+    await answerNar(options, request, reply);
+  });
+  get("/:file", async (request, reply) => await answerTopLevel(options, request, reply));
+  if (options.upgrade) addCastoreRoutes(server, options);
+  addUploadRoutes(server, options);
+  return server;
+}
+
+async function answerTopLevel(
+  { pathInfos, store }: CacheServerOptions,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<void> {
+  const { file } = request.params as { readonly file: string };
+  const asked = parseStoreHashFile(file);
+  const pathInfo = asked && (await pathInfos.get(asked.storeHash));
+  if (asked === undefined || pathInfo === undefined) return reply.callNotFound();
+  if (asked.type === "listing") {
+    const listing = (await createNarLayout(pathInfo.node, store)).listing();
+    await reply.type("application/json").send(formatNarListing(listing));
+    return;
+  }
+  const narInfo = narInfoOf(pathInfo, formatSnixNarUrl(pathInfo));
+  await reply.type("text/x-nix-narinfo").send(formatNarInfo(narInfo));
+}
+
+/** A NAR by its root node: as good as proven, since the client names what it wants. */
+async function answerNar(
+  { store }: CacheServerOptions,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<void> {
+  const { narsize } = request.query as { readonly narsize?: string };
+  if (narsize === undefined) {
+    await reply.code(400).type("text/plain").send("400: narsize is missing\n");
+    return;
+  }
+  const asked = parseSnixNarUrl(request.url.slice(1));
+  if (asked === undefined) return reply.callNotFound();
+  const { node, narSize } = asked;
+  const layout = await createNarLayout(node, store);
+  if (layout.size !== narSize) {
+    await reply.code(400).type("text/plain").send(`400: this NAR has ${layout.size} bytes\n`);
+    return;
+  }
+  const etag = node.type === "symlink" ? node.target : node.digest;
+  const nar = {
+    size: layout.size,
+    etag: Buffer.from(etag).toString("base64url"),
+    stream: (start: number, end: number) => layout.stream(start, end),
+  };
+  await replyNar(request, reply, nar, { compress: true });
+}

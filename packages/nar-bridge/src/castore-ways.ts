@@ -1,0 +1,85 @@
+import type { CallOptions, DirectoryService } from "@castore/castore";
+import { admitUrl, parseCacheUrl } from "./admission.ts";
+import type { Upgrade } from "./cache-info.ts";
+import { createCastoreEndpoint } from "./castore-endpoint.ts";
+import { CastoreWay } from "./castore-way.ts";
+import type { HttpClient } from "./http-client.ts";
+import type { Log } from "./http-server.ts";
+import type { StoreDir } from "./store-path.ts";
+import type { Upstream } from "./upstream.ts";
+
+/** The protocol that this client speaks, as nix-cache-info names it. */
+export const CASTORE_PROTOCOL = "castore/1";
+
+export interface CastoreWaysOptions {
+  readonly http: HttpClient;
+  readonly directories: DirectoryService;
+  readonly storeDir: StoreDir;
+  /** Castore servers for caches that do not name one: URL of the cache → URL of the server. */
+  readonly companions: ReadonlyMap<string, string>;
+  readonly log: Log;
+}
+
+/** Finds the castore server for each upstream: its companion, or the one that it advertises. */
+export class CastoreWays implements Disposable {
+  readonly #options: CastoreWaysOptions;
+  readonly #companions: ReadonlyMap<string, URL>;
+  readonly #ways = new Map<string, CastoreWay>();
+  readonly #refused = new Set<string>();
+
+  /** Rejects INVALID for a companion that is no URL of a cache. */
+  constructor(options: CastoreWaysOptions) {
+    this.#options = options;
+    this.#companions = new Map(
+      [...options.companions].map(([upstream, base]) => [
+        parseCacheUrl(upstream).href,
+        parseCacheUrl(base),
+      ]),
+    );
+  }
+
+  /** The way for what `upstream` has; undefined where it offers none that is admitted. */
+  async for(upstream: Upstream, options: CallOptions = {}): Promise<CastoreWay | undefined> {
+    const companion = this.#companions.get(upstream.url.href);
+    if (companion !== undefined) return this.#way(companion, upstream);
+    const offer = await this.#offer(upstream, options);
+    if (offer === undefined) return undefined;
+    try {
+      const base = admitUrl(offer.url, "upgrade", upstream.policy);
+      if (!base.pathname.endsWith("/")) base.pathname += "/";
+      return this.#way(base, upstream);
+    } catch (error) {
+      const key = `${upstream.url.href} ${offer.url}`;
+      if (!this.#refused.has(key)) this.#options.log(`${upstream.url.href}: ${String(error)}`);
+      this.#refused.add(key);
+      return undefined;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const way of this.#ways.values()) way[Symbol.dispose]();
+  }
+
+  async #offer(upstream: Upstream, options: CallOptions): Promise<Upgrade | undefined> {
+    try {
+      const { upgrades } = await upstream.cacheInfo(options);
+      return upgrades.find(({ protocol }) => protocol === CASTORE_PROTOCOL);
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      this.#options.log(`${upstream.url.href}nix-cache-info: ${String(error)}`);
+      return undefined;
+    }
+  }
+
+  #way(base: URL, upstream: Upstream): CastoreWay {
+    let way = this.#ways.get(base.href);
+    if (way === undefined) {
+      const { http, storeDir, directories } = this.#options;
+      // A companion answers for itself: credentials and redirects are those of its own origin.
+      const policy = { ...upstream.policy, base };
+      way = new CastoreWay(createCastoreEndpoint({ http, base, policy, storeDir }), directories);
+      this.#ways.set(base.href, way);
+    }
+    return way;
+  }
+}
