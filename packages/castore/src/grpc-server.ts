@@ -1,6 +1,6 @@
 import { lstat, rm } from "node:fs/promises";
 import { connect } from "node:net";
-import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { CastoreError } from "./castore-error.ts";
 import type { GrpcService } from "./grpc-handler.ts";
 import { createHealthGrpcService } from "./grpc-health.ts";
@@ -27,6 +27,8 @@ const CLOSE_GRACE_MS = 5_000;
 
 /** Offers `services` and the health service. */
 export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
+  // What grpc-js would print to stderr, we reject with.
+  setLogVerbosity(logVerbosity.NONE);
   const server = new Server({
     "grpc.max_receive_message_length": GRPC_MESSAGE_BYTES_MAX,
     "grpc.max_send_message_length": GRPC_MESSAGE_BYTES_MAX,

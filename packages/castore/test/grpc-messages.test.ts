@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
 import { digestOf, EMPTY_DIGEST } from "../src/digest.ts";
 import { blobPutMethod, blobReadMethod, blobStatMethod } from "../src/grpc-blob-methods.ts";
-import { directoryGetMethod } from "../src/grpc-directory-methods.ts";
+import { directoryGetMethod, directoryPutMethod } from "../src/grpc-directory-methods.ts";
 import { healthCheckMethod } from "../src/grpc-health.ts";
 import { vector, vectors } from "./vectors.ts";
 
@@ -50,6 +50,32 @@ describe("messages", () => {
         },
       ),
     );
+  });
+
+  test("directories and requests for them agree with proto/ too", () => {
+    const root = load("rpc_directory.proto");
+    const type = (name: string) => root.lookupType(`snix.castore.v1.${name}`);
+    for (const [name, { rust, spec }] of Object.entries(vectors.directories)) {
+      for (const { proto_hex: hex } of [rust, spec]) {
+        const bytes = Buffer.from(hex, "hex");
+        const theirs = type("Directory").encode(type("Directory").decode(bytes)).finish();
+        const { encode, decode } = directoryGetMethod.response;
+        expect(encode(decode(theirs)).toString("hex"), name).toBe(hex);
+      }
+    }
+    const digest = Buffer.from(EMPTY_DIGEST, "hex");
+    for (const request of [
+      { digest, recursive: true },
+      { digest: Buffer.alloc(0), recursive: false },
+      { recursive: true },
+    ]) {
+      const theirs = type("GetDirectoryRequest").encode(request).finish();
+      const ours = { digest: undefined, ...request };
+      expect(directoryGetMethod.request.decode(theirs)).toEqual(ours);
+      expect(directoryGetMethod.request.encode(ours).equals(theirs)).toBe(true);
+    }
+    const answer = type("PutDirectoryResponse").encode({ rootDigest: digest }).finish();
+    expect(directoryPutMethod.response.decode(answer)).toBe(EMPTY_DIGEST);
   });
 
   test("any bytes are decoded or refused as INVALID", () => {

@@ -1,7 +1,10 @@
-import { mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join as joinPath } from "node:path";
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { isCastoreError } from "../src/castore-error.ts";
 import { digestOf, EMPTY_DIGEST, parseDigest } from "../src/digest.ts";
 import { decodeDirectory } from "../src/directory-codec.ts";
 import { openFileObjectStore } from "../src/file-object-store.ts";
@@ -15,6 +18,8 @@ import { blobVector, generate, prngBytes, vector, vectors } from "./vectors.ts";
 
 const LARGE = prngBytes(3_000_000);
 const HELLO = blobVector("HELLOWORLD_BLOB");
+const modulePath = new URL("../dist/file-object-store.js", import.meta.url).pathname;
+const nodeEval = [process.execPath, "--input-type=module", "-e"];
 
 async function keysOf(objects: ObjectStore): Promise<string[]> {
   const keys: string[] = [];
@@ -230,6 +235,40 @@ describe("objects that are wrong", () => {
   });
 });
 
+test("whatever lies where a closure or an index should, the fault is a CastoreError", async () => {
+  const objects = createMemoryObjectStore();
+  const directories = createObjectStoreDirectoryService(objects);
+  const root = fixture("DIRECTORY_COMPLICATED");
+  const keep = fixture("DIRECTORY_WITH_KEEP");
+  const closure = [decodeDirectory(keep), decodeDirectory(root)];
+  const digest = await directories.putClosure(closure);
+  const payload = await uncompressed(objects, objectKey("dirs", digest));
+  const faultOf = async (read: () => Promise<unknown>) => {
+    try {
+      await read();
+    } catch (error) {
+      expect(isCastoreError(error), `${error}`).toBe(true);
+    }
+  };
+  const mutation = fc.record({ at: fc.nat(payload.length - 1), byte: fc.nat(255), cut: fc.nat(9) });
+  await fc.assert(
+    fc.asyncProperty(fc.array(mutation, { maxLength: 3 }), async (mutations) => {
+      const mutated = Buffer.from(payload);
+      for (const { at, byte } of mutations) mutated[at] = byte;
+      const bytes = mutated.subarray(0, payload.length - (mutations[0]?.cut ?? 0));
+      await objects.put(objectKey("dirs", digest), zstdCompress(bytes));
+      await objects.put(objectKey("blobs", digest), bytes);
+      await faultOf(() => collectClosure(directories.getClosure(digest)));
+      await faultOf(() => readAll(createObjectStoreBlobService(objects), digest));
+    }),
+    { numRuns: 300 },
+  );
+});
+
+async function collectClosure(directories: AsyncIterable<unknown>): Promise<void> {
+  for await (const _ of directories);
+}
+
 function u32(value: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32BE(value);
@@ -264,6 +303,47 @@ describe("the file store", () => {
     await writeFile(joinPath(directory, "file"), "");
     const opened = openFileObjectStore(joinPath(directory, "file", "below"));
     await expect(opened).rejects.toThrow(/^file:\/\/.*ENOTDIR/);
+    await rm(directory, { recursive: true });
+  });
+
+  test("a full disk is EXHAUSTED and leaves nothing behind", async () => {
+    const directory = await mkdtemp(joinPath(tmpdir(), "castore-full-"));
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=256k", "castore-test", directory]);
+    try {
+      const objects = await openFileObjectStore(joinPath(directory, "objects"));
+      await objects.put("small", Buffer.alloc(1_000));
+      const put = objects.put("large", LARGE);
+      await expect(put).rejects.toHaveProperty("code", "EXHAUSTED");
+      expect(await keysOf(objects)).toEqual(["small"]);
+      expect(await readdir(joinPath(directory, "objects"))).toEqual(["small"]);
+      execFileSync("mount", ["-o", "remount,ro", directory]);
+      const readOnly = objects.put("other", Buffer.alloc(1));
+      await expect(readOnly).rejects.toHaveProperty("code", "READ_ONLY");
+      expect(await objects.get("small")).toHaveLength(1_000);
+    } finally {
+      execFileSync("umount", [directory]);
+      await rm(directory, { recursive: true });
+    }
+  });
+
+  test("data is flushed before it gets its name, and the name before put() resolves", async () => {
+    const directory = await mkdtemp(joinPath(tmpdir(), "castore-strace-"));
+    const trace = joinPath(directory, "trace");
+    const script = `
+      import { openFileObjectStore } from ${JSON.stringify(modulePath)};
+      const objects = await openFileObjectStore(${JSON.stringify(joinPath(directory, "o"))});
+      await objects.put("a/b", Buffer.from("bytes"), { ifAbsent: true });
+      process.stdout.write("acknowledged");
+    `;
+    const calls = "trace=fdatasync,fsync,link,linkat,rename,renameat,renameat2,write";
+    execFileSync("strace", ["-f", "-o", trace, "-e", calls, ...nodeEval, script]);
+    const order = (await readFile(trace, "utf8"))
+      .split("\n")
+      .map((line) => /(fdatasync|fsync|link|linkat|acknowledged)[("]/.exec(line)?.[1])
+      .filter((call) => call !== undefined);
+    const at = order.findIndex((call) => call?.startsWith("link"));
+    expect(order.slice(0, at)).toContain("fdatasync");
+    expect(order.slice(at + 1)).toEqual(["fsync", "acknowledged"]);
     await rm(directory, { recursive: true });
   });
 });

@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
 import { parseBlobServiceUrl, parseDirectoryServiceUrl } from "../src/service-url.ts";
@@ -84,4 +85,23 @@ test("an object store URL keeps its location and parameters", () => {
       ]),
     },
   });
+});
+
+test("any text is parsed or refused as INVALID", () => {
+  const words = ["grpc+", "unix:", "http://", "objectstore+", "s3://", "file://", "cache:?", "/"];
+  const more = ["near=", "far=", "&", "?", "%2f", "[::1]", ":99", "redb:", "bigtable://", "x"];
+  const piece = fc.oneof(fc.constantFrom(...words, ...more), fc.string({ maxLength: 4 }));
+  const text = fc.array(piece, { maxLength: 8 }).map((pieces) => pieces.join(""));
+  fc.assert(
+    fc.property(text, (url) => {
+      for (const parse of [parseBlobServiceUrl, parseDirectoryServiceUrl]) {
+        try {
+          parse(url);
+        } catch (error) {
+          expect(isCastoreError(error, "INVALID"), `${url}: ${error}`).toBe(true);
+        }
+      }
+    }),
+    { numRuns: 3_000 },
+  );
 });
