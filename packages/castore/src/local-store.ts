@@ -64,6 +64,17 @@ export interface LocalStore extends AsyncDisposable {
    * while another process collects, CORRUPT where a directory that is needed is damaged.
    */
   collectGarbage(options?: CollectOptions): Promise<CollectionReport>;
+  /** What the store holds now. */
+  stats(): LocalStoreStats;
   /** Waits for what is under way. */
   close(): Promise<void>;
+}
+
+export interface LocalStoreStats {
+  readonly blobs: number;
+  readonly directories: number;
+  /** Root records. */
+  readonly roots: number;
+  /** Bytes of blobs and directories, as the size limit counts them. */
+  readonly bytes: number;
 }

@@ -8,7 +8,7 @@ import { createLocalChunkIndex } from "./local-chunk-index.ts";
 import { createLocalDirectoryService } from "./local-directory-service.ts";
 import { createLocalPinStore } from "./local-pin-store.ts";
 import { LocalRootStore } from "./local-root-store.ts";
-import type { LocalStore, LocalStoreOptions } from "./local-store.ts";
+import type { LocalStore, LocalStoreOptions, LocalStoreStats } from "./local-store.ts";
 import { createLocalStoreTable } from "./local-store-table.ts";
 import { createNormalForm } from "./normal-form.ts";
 import { OpenStore } from "./open-store.ts";
@@ -17,6 +17,7 @@ import { openStoreIndex, type StoreIndex } from "./store-index.ts";
 import { checkFormat, createLayout, type StoreLayout, storeLayout } from "./store-layout.ts";
 import { liveLeases, StoreLeases } from "./store-leases.ts";
 import { createStoreWriter } from "./store-writer.ts";
+import { META_SIZE, readCounter } from "./store-writes.ts";
 
 /**
  * Opens the store at `path`. Rejects UNSUPPORTED for a store of another format, INVALID for a
@@ -81,6 +82,7 @@ function composeStore(store: OpenStore, sizeMax: number | undefined): LocalStore
     analyze: (digest, references, options) =>
       analyzeLocalBlob(store, createNormalForm(references), digest, options),
     table: (name) => createLocalStoreTable(store, name),
+    stats: () => statsOf(store.index),
     lease: () => store.leases.hold(),
     async collectGarbage(collectOptions) {
       await roots.writeTouches();
@@ -88,6 +90,15 @@ function composeStore(store: OpenStore, sizeMax: number | undefined): LocalStore
     },
     close,
     [Symbol.asyncDispose]: close,
+  };
+}
+
+function statsOf({ rows }: StoreIndex): LocalStoreStats {
+  return {
+    blobs: rows.blobs.getCount(),
+    directories: rows.directories.getCount(),
+    roots: rows.roots.getCount(),
+    bytes: readCounter(rows.meta, META_SIZE),
   };
 }
 

@@ -1,8 +1,8 @@
-import { createBridgeServer, listen, NIX_STORE_DIR } from "@castore/nar-bridge";
+import { createBridgeServer, type ListenAddress, listen, NIX_STORE_DIR } from "@castore/nar-bridge";
 import { Command, Option } from "commander";
 import { applyConfigFile } from "./config-file.ts";
 import { logLine, runServer } from "./run-server.ts";
-import { collect, type ListenAddress, parseListenAddress, parseSize } from "./settings.ts";
+import { collect, parseListenAddress, parseSize } from "./settings.ts";
 import { openStore, openSubstituter, type StoreOptions, type UpstreamOptions } from "./stack.ts";
 
 export interface BridgeOptions extends StoreOptions, UpstreamOptions {

@@ -4,6 +4,7 @@ import { CastoreError } from "@castore/castore";
 import { Command, CommanderError } from "commander";
 import { bridgeCommand } from "./bridge-command.ts";
 import { importCommand, importNarCommand } from "./import-command.ts";
+import { gcCommand, rootCommand, statsCommand } from "./keep-commands.ts";
 import { catCommand, lsCommand, pathInfoCommand, renderCommand } from "./read-commands.ts";
 import { serveCommand } from "./serve-command.ts";
 import { substituteCommand } from "./substitute-command.ts";
@@ -38,10 +39,14 @@ function createProgram(): Command {
     lsCommand(),
     catCommand(),
     pathInfoCommand(),
+    statsCommand(),
+    rootCommand(),
+    gcCommand(),
   ];
   for (const command of commands) program.addCommand(command);
   // A sub-command does not inherit these: without them it would exit by itself, with another code.
-  for (const command of [program, ...commands]) {
+  const nested = commands.flatMap((command) => command.commands);
+  for (const command of [program, ...commands, ...nested]) {
     command.showHelpAfterError("(add --help to see what there is)").exitOverride();
   }
   return program;

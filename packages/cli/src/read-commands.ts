@@ -14,36 +14,26 @@ import {
   renderNar,
   storePathHash,
 } from "@castore/nar-bridge";
-import { Command } from "commander";
+import type { Command } from "commander";
 import { nodeJson, printJson } from "./print.ts";
-import { type OpenStore, openStore, type StoreOptions } from "./stack.ts";
-
-interface ReadOptions extends StoreOptions {
-  readonly json?: boolean;
-}
-
-function readCommand(name: string, description: string): Command {
-  return new Command(name)
-    .description(description)
-    .option("--store <dir>", "local store ($CASTORE_STORE or your cache directory)")
-    .option("--json", "machine-readable output");
-}
+import { type OpenStore, openStore } from "./stack.ts";
+import { type StoreCommandOptions, storeCommand } from "./store-command.ts";
 
 export function renderCommand(): Command {
-  const command = readCommand("render", "Write the NAR of a root to stdout.");
+  const command = storeCommand("render", "Write the NAR of a root to stdout.");
   return command.argument("<root>", "an ENTRY or a store path").action(async (root: string) => {
-    await using opened = await openStore(command.opts<ReadOptions>());
+    await using opened = await openStore(command.opts<StoreCommandOptions>());
     const node = await findNode(opened, root);
     for await (const piece of renderNar(node, opened.store)) await writeOut(piece);
   });
 }
 
 export function catCommand(): Command {
-  const command = readCommand("cat", "Write a file's contents to stdout.");
+  const command = storeCommand("cat", "Write a file's contents to stdout.");
   return command
     .argument("<file>", "an ENTRY or a store path, and a path below it")
     .action(async (file: string) => {
-      await using opened = await openStore(command.opts<ReadOptions>());
+      await using opened = await openStore(command.opts<StoreCommandOptions>());
       const node = await findNode(opened, file);
       if (node.type !== "file") throw new CastoreError("INVALID", `${file}: is a ${node.type}`);
       const reader = await opened.store.blobs.open(node.digest);
@@ -56,11 +46,11 @@ export function catCommand(): Command {
 }
 
 export function lsCommand(): Command {
-  const command = readCommand("ls", "List a directory, or show what one file is.");
+  const command = storeCommand("ls", "List a directory, or show what one file is.");
   return command
     .argument("<path>", "an ENTRY or a store path, and a path below it")
     .action(async (path: string) => {
-      const options = command.opts<ReadOptions>();
+      const options = command.opts<StoreCommandOptions>();
       await using opened = await openStore(options);
       const node = await findNode(opened, path);
       const entries = await entriesOf(opened, node, path);
@@ -72,11 +62,11 @@ export function lsCommand(): Command {
 }
 
 export function pathInfoCommand(): Command {
-  const command = readCommand("path-info", "Show what is known of store paths.");
+  const command = storeCommand("path-info", "Show what is known of store paths.");
   return command
     .argument("<storepath...>", "absolute store paths")
     .action(async (paths: readonly string[]) => {
-      const options = command.opts<ReadOptions>();
+      const options = command.opts<StoreCommandOptions>();
       await using opened = await openStore(options);
       for (const path of paths) {
         const storePath = parseAbsoluteStorePath(path);

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { CastoreError } from "@castore/castore";
 import {
   createCacheServer,
+  type ListenAddress,
   listen,
   NIX_STORE_DIR,
   RecipeStore,
@@ -12,7 +13,7 @@ import {
 import { Command } from "commander";
 import { applyConfigFile } from "./config-file.ts";
 import { logLine, runServer } from "./run-server.ts";
-import { collect, type ListenAddress, parseListenAddress, parseSize } from "./settings.ts";
+import { collect, parseListenAddress, parseSize } from "./settings.ts";
 import { openStore, type StoreOptions } from "./stack.ts";
 
 interface ServeOptions extends StoreOptions {

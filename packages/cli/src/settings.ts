@@ -1,5 +1,6 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
+import type { ListenAddress } from "@castore/nar-bridge";
 import { InvalidArgumentError } from "commander";
 
 /** Where the store lies unless told: $CASTORE_STORE, or castore in the user's cache directory. */
@@ -26,11 +27,6 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
-/** Where a server listens. */
-export type ListenAddress =
-  | { readonly host: string; readonly port: number }
-  | { readonly path: string };
-
 /** Parses HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 picks a free one. */
 export function parseListenAddress(text: string): ListenAddress {
   if (text.startsWith("unix:") && text.length > 5) return { path: text.slice(5) };
@@ -46,4 +42,19 @@ export function parseListenAddress(text: string): ListenAddress {
 /** Collects the values of an option that may be given several times. */
 export function collect(value: string, previous: readonly string[] | undefined): string[] {
   return [...(previous ?? []), value];
+}
+
+const TIME_UNITS_MS: Readonly<Record<string, number>> = {
+  s: 1_000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
+
+/** Milliseconds of a time such as 90s, 30m, 12h or 7d. */
+export function parseDuration(text: string): number {
+  const [, count, unit = ""] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
+  const unitMs = TIME_UNITS_MS[unit];
+  if (unitMs === undefined) throw new InvalidArgumentError("want a time such as 90s, 30m or 7d");
+  return Number(count) * unitMs;
 }
