@@ -65,6 +65,7 @@ export {
   formatDigestText,
   parseDigest,
 } from "./digest.ts";
+export type { DirectContent, DirectContentModule, DirectRange } from "./direct-content.ts";
 export { Directory, directoryOf, type Entry } from "./directory.ts";
 export {
   CLOSURE_DIRECTORIES_MAX,
@@ -124,6 +125,7 @@ export { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "./grp
 export { GrpcStatusError, grpcStatus, hasGrpcStatus, isGrpcNotFound } from "./grpc-status.ts";
 export { openHttpObjectStore } from "./http-object-store.ts";
 export type { ChunkSizes } from "./kernel.ts";
+export { localDirectContent } from "./local-direct-content.ts";
 export type { LocalStore, LocalStoreOptions } from "./local-store.ts";
 export {
   createBytesReader,

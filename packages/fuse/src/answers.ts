@@ -1,13 +1,16 @@
 import type { ContentSource } from "./content-source.ts";
 import { type InodeTable, TYPE } from "./inode-table.ts";
+import type { Passthrough } from "./passthrough.ts";
 import {
   ERRNO,
   FUSE_MAJOR,
   FUSE_MINOR_MAX,
   FUSE_MINOR_MIN,
   INIT_FLAG,
+  INIT_FLAG2,
   MODE,
   OPCODE,
+  OPEN_FLAG,
   READ_BYTES_MAX,
   ROOT_ID,
 } from "./protocol.ts";
@@ -25,6 +28,8 @@ export interface AnswerOptions {
   readonly gid: number;
   readonly listRoot: boolean;
   readonly xattr: boolean;
+  /** Let the kernel read large blob files itself; it then sends OPEN and RELEASE for each file. */
+  readonly passthrough: boolean;
 }
 
 /**
@@ -43,6 +48,13 @@ export const NO_ANSWER = {
   CONTENT: -5,
 } as const;
 
+export interface AnswerSources {
+  readonly contents: ContentSource;
+  readonly options: AnswerOptions;
+  /** Only in the thread that sees every OPEN and RELEASE. */
+  readonly passthrough?: Passthrough | undefined;
+}
+
 /**
  * Answers the kernel's requests from what is at hand, without waiting: one instance in the
  * session's thread, another in the thread that loads what was missing. The answer is in `reply`.
@@ -52,19 +64,17 @@ export class Answers {
   readonly #table: InodeTable;
   readonly #contents: ContentSource;
   readonly #options: AnswerOptions;
+  readonly #passthrough: Passthrough | undefined;
   readonly #attributes: { -readonly [key in keyof Attributes]: Attributes[key] };
   readonly #name: { names: Uint8Array; start: number; length: number };
   readonly #place = { next: 0, limit: 0 };
 
-  constructor(
-    reply: Reply,
-    table: InodeTable,
-    { contents, options }: { readonly contents: ContentSource; readonly options: AnswerOptions },
-  ) {
+  constructor(reply: Reply, table: InodeTable, { contents, options, passthrough }: AnswerSources) {
     this.reply = reply;
     this.#table = table;
     this.#contents = contents;
     this.#options = options;
+    this.#passthrough = passthrough;
     this.#name = { names: table.names, start: 0, length: 0 };
     this.#attributes = { ino: 0, size: 0, mode: 0, uid: options.uid, gid: options.gid };
   }
@@ -96,15 +106,19 @@ export class Answers {
       case OPCODE.STATFS:
         this.reply.statfs(0, this.#table.count);
         return this.reply.end();
+      case OPCODE.OPEN:
+        return this.#open(request);
       case OPCODE.RELEASE:
+        this.#passthrough?.release(request.nodeId);
+        return this.reply.end();
       case OPCODE.RELEASEDIR:
       case OPCODE.DESTROY:
         return this.reply.end();
       case OPCODE.INIT:
         return this.#init(request);
       default:
-        // Also OPEN and OPENDIR, which the kernel then no longer sends, and LSEEK: what was not
-        // fetched yet is not a hole.
+        // Also OPENDIR, which the kernel then no longer sends, and LSEEK: what was not fetched
+        // yet is not a hole.
         return this.reply.fail(ERRNO.ENOSYS);
     }
   }
@@ -139,10 +153,13 @@ export class Answers {
     if (request.initMajor !== FUSE_MAJOR || minor < FUSE_MINOR_MIN) {
       return this.reply.fail(ERRNO.EPROTO);
     }
+    const { PASSTHROUGH } = INIT_FLAG2;
+    const passes = this.#passthrough !== undefined && (request.initFlags2 & PASSTHROUGH) !== 0;
+    if (!passes) this.#passthrough?.disable();
     const wanted =
       INIT_FLAG.ASYNC_READ |
       INIT_FLAG.DO_READDIRPLUS |
-      INIT_FLAG.NO_OPEN_SUPPORT |
+      (passes ? 0 : INIT_FLAG.NO_OPEN_SUPPORT) |
       INIT_FLAG.PARALLEL_DIROPS |
       INIT_FLAG.ABORT_ERROR |
       INIT_FLAG.MAX_PAGES |
@@ -154,8 +171,9 @@ export class Answers {
       minor: Math.min(minor, FUSE_MINOR_MAX),
       readAhead: Math.max(request.initReadAhead, READ_BYTES_MAX),
       flags: request.initFlags & wanted,
-      flags2: 0,
-      stackDepth: 0,
+      flags2: passes ? PASSTHROUGH : 0,
+      // The file system of the blobs must not be stacked itself; where it is, READ serves.
+      stackDepth: passes ? 1 : 0,
     });
     return this.reply.end();
   }
@@ -210,6 +228,16 @@ export class Answers {
       if (!this.#contents.read({ id, start, end }, target, at)) return NO_ANSWER.CONTENT;
       this.reply.wrote(end - start);
     }
+    return this.reply.end();
+  }
+
+  #open(request: Request): number {
+    const id = request.nodeId;
+    const passthrough = this.#passthrough;
+    if (passthrough === undefined || !passthrough.enabled) return this.reply.fail(ERRNO.ENOSYS);
+    const backing = passthrough.open(id, this.#table.sizeOf(id));
+    if (backing === undefined) this.reply.open(0, OPEN_FLAG.KEEP_CACHE, 0);
+    else this.reply.open(0, OPEN_FLAG.PASSTHROUGH, backing);
     return this.reply.end();
   }
 

@@ -173,6 +173,13 @@ export class InodeTable {
     return this.digests.toString("hex", at, at + 32);
   }
 
+  /** Copies the 32 bytes of the digest. */
+  copyDigest(id: number, target: Buffer): void {
+    this.#reach(id);
+    const at = (id * WORDS + DIGEST) * 4;
+    this.digests.copy(target, 0, at, at + 32);
+  }
+
   /** The first child's id; meaningful once the directory is populated. */
   firstChildOf(id: number): number {
     return this.word(id, FIRST);

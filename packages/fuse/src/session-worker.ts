@@ -1,8 +1,10 @@
 import { readSync, writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
+import type { DirectContentModule } from "@castore/castore";
 import { type AnswerOptions, Answers, NO_ANSWER } from "./answers.ts";
-import { createBlobFileSource, NO_CONTENT } from "./content-source.ts";
+import { type ContentSource, createContentSource, NO_CONTENT } from "./content-source.ts";
 import { type InodeMemory, InodeTable } from "./inode-table.ts";
+import { createPassthrough } from "./passthrough.ts";
 import { OPCODE } from "./protocol.ts";
 import { Reply } from "./reply.ts";
 import { Request } from "./request.ts";
@@ -12,7 +14,7 @@ export interface SessionWorkerData {
   readonly descriptor: number;
   readonly memory: InodeMemory;
   readonly options: AnswerOptions;
-  readonly blobDirectory: string | undefined;
+  readonly content: DirectContentModule | undefined;
   /** REQUEST_COUNTERS numbers of 32 bits: how many requests came, by opcode. */
   readonly counters: SharedArrayBuffer;
 }
@@ -31,14 +33,16 @@ export type SessionMessage =
  * 15 µs a LOOKUP, asynchronous reads 53 µs, the main thread 141 µs (design notes of the mount).
  * Returns when the file system is unmounted.
  */
-function serve(data: SessionWorkerData): void {
-  const { descriptor, memory, options, blobDirectory } = data;
+async function serve(data: SessionWorkerData): Promise<void> {
+  const { descriptor, memory, options } = data;
   const counters = new Uint32Array(data.counters);
   const table = new InodeTable(memory);
-  const contents =
-    blobDirectory === undefined ? NO_CONTENT : createBlobFileSource(table, blobDirectory);
+  const contents = await openContents(table, data.content);
   const reply = new Reply();
-  const answers = new Answers(reply, table, { contents, options });
+  const passthrough = options.passthrough
+    ? await createPassthrough(descriptor, contents)
+    : undefined;
+  const answers = new Answers(reply, table, { contents, options, passthrough });
   const request = new Request();
   for (;;) {
     const length = readRequest(descriptor, request.buffer);
@@ -56,6 +60,15 @@ function serve(data: SessionWorkerData): void {
     if (opcode === OPCODE.INIT) post({ type: "started", ok: !reply.failed });
   }
   contents.close();
+}
+
+async function openContents(
+  table: InodeTable,
+  content: DirectContentModule | undefined,
+): Promise<ContentSource> {
+  if (content === undefined) return NO_CONTENT;
+  const { openDirectContent } = await import(content.module);
+  return createContentSource(table, openDirectContent(content.argument));
 }
 
 function post(message: SessionMessage): void {
@@ -90,4 +103,4 @@ function errorCode(error: unknown): unknown {
   return error instanceof Error && "code" in error ? error.code : undefined;
 }
 
-serve(workerData);
+await serve(workerData);
