@@ -1,6 +1,6 @@
 /**
- * Blobs that one thread reads without waiting, for a thread that cannot wait for an event loop. What
- * it gives was verified before it was stored.
+ * Blobs that one thread reads without waiting, for a thread that has no event loop to wait in.
+ * What it gives was verified before it was stored.
  */
 export interface DirectContent {
   /**

@@ -17,8 +17,8 @@ interface OpenInode {
 }
 
 /**
- * Gives the kernel files to read from instead of asking. An inode keeps the way in which it is read,
- * and the file behind it, until its last release: mixing them gives programs EIO.
+ * Gives the kernel files to read from instead of asking. An inode keeps the way in which it is
+ * read, and the file behind it, until its last release: mixing them gives programs EIO.
  */
 export class Passthrough {
   /** False where the kernel does not know how. */
