@@ -204,6 +204,7 @@ export type { RootRecord, RootStore, StoreTable, TableRow } from "./root-store.t
 export {
   openS3ObjectStore,
   resolveS3Location,
+  S3_OPTION_NAMES,
   type S3Location,
   type S3Options,
 } from "./s3-object-store.ts";

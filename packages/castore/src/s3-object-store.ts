@@ -37,7 +37,8 @@ export interface S3Options extends ObjectHttpOptions {
   readonly pageKeys?: number | undefined;
 }
 
-const OPTION_NAMES = [
+/** The parameters of an s3: URL (docs/object-store.md). */
+export const S3_OPTION_NAMES: readonly string[] = [
   "aws_access_key_id",
   "aws_secret_access_key",
   "aws_session_token",
@@ -64,7 +65,7 @@ export async function resolveS3Location(
   env?: Readonly<Record<string, string | undefined>>,
 ): Promise<S3Location> {
   for (const name of options.keys()) {
-    if (!OPTION_NAMES.includes(name)) throw invalid(location, `parameter ${name} is not known`);
+    if (!S3_OPTION_NAMES.includes(name)) throw invalid(location, `parameter ${name} is not known`);
   }
   const match = /^\/\/([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])(?:\/(.*))?$/.exec(location);
   const bucket = match?.[1];
@@ -250,8 +251,9 @@ class S3ObjectStore implements ObjectStore {
   }
 
   /** A bucket that may be read but not listed says "forbidden" for what it does not have. */
-  #hides({ status }: ObjectResponse): boolean {
-    return status === 403 && this.#location.credentials === undefined;
+  #hides(response: ObjectResponse): boolean {
+    if (response.status !== 403) return false;
+    return this.#location.credentials === undefined || errorCode(response) === "AccessDenied";
   }
 
   #check(key: string, response: ObjectResponse, good: readonly number[]): void {

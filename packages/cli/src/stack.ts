@@ -13,6 +13,7 @@ import {
   type Log,
   NIX_STORE_DIR,
   netrcEntryFor,
+  openObjectStoreHttpClient,
   parseNetrc,
   type RestEvent,
   readNixConfig,
@@ -73,7 +74,7 @@ export async function openSubstituter(
   const { urls, keys, netrcFile } = await chosenUpstreams(options);
   const netrc = parseNetrc(await readIfThere(netrcFile));
   const metrics = new BridgeMetrics();
-  const http = createHttpClient({
+  const client = createHttpClient({
     credentialsFor: ({ hostname }) => {
       const entry = netrcEntryFor(netrc, hostname);
       return entry && { user: entry.login ?? "", password: entry.password ?? "" };
@@ -83,6 +84,7 @@ export async function openSubstituter(
       onBytes: ({ host }, bytes) => metrics.upstreamBytes.inc({ host }, bytes),
     },
   });
+  const http = await openObjectStoreHttpClient(client, urls);
   const trustedKeys = TrustedKeys.parse(keys);
   const { upgradeOrigins } = options;
   const upstreams = createUpstreamSet({

@@ -19,8 +19,8 @@ export interface UrlPolicy {
 }
 
 /**
- * A cache's URL from the user's text: http, https or file, with a slash at the end of its path and
- * without query and fragment. Rejects INVALID.
+ * A cache's URL from the user's text: http, https, file or s3, with a slash at the end of its path
+ * and without query and fragment. Rejects INVALID.
  */
 export function parseCacheUrl(text: string): URL {
   let url: URL;
@@ -29,8 +29,9 @@ export function parseCacheUrl(text: string): URL {
   } catch (cause) {
     throw new CastoreError("INVALID", `cache URL ${JSON.stringify(text)}: not a URL`, { cause });
   }
-  if (!["http:", "https:", "file:"].includes(url.protocol)) {
-    throw new CastoreError("INVALID", `cache URL ${JSON.stringify(text)}: not http, https or file`);
+  if (!["http:", "https:", "file:", "s3:"].includes(url.protocol)) {
+    const fault = "not http, https, file or s3";
+    throw new CastoreError("INVALID", `cache URL ${JSON.stringify(text)}: ${fault}`);
   }
   if (url.username !== "" || url.password !== "") {
     const advice = "put user and password into a netrc file";
@@ -44,10 +45,10 @@ export function parseCacheUrl(text: string): URL {
 
 /**
  * Decides whether a URL that a server named may be fetched, and returns it resolved against the
- * cache's base (a redirect: against `relativeTo`). http and https only; a file cache's URLs stay in
- * its directory; no user or password; Upgrade and gRPC URLs stay on the cache's origin or on one of
- * `policy.upgradeOrigins`. Throws INVALID for what is no URL and DENIED for what is not allowed.
- * Where the connection then leads is checked when it is made: see connector.ts.
+ * cache's base (a redirect: against `relativeTo`). http and https only; the URLs of a file or s3
+ * cache stay in its directory; no user or password; Upgrade and gRPC URLs stay on the cache's
+ * origin or on one of `policy.upgradeOrigins`. Throws INVALID for what is no URL and DENIED for
+ * what is not allowed. Where the connection leads is checked when it is made: see connector.ts.
  */
 export function admitUrl(
   text: string,
@@ -61,8 +62,8 @@ export function admitUrl(
   if (url.username !== "" || url.password !== "") throw refuse("carries a user");
   const staysHome = purpose === "upgrade" || purpose === "grpc";
   if (staysHome && isListed(url, policy.upgradeOrigins)) return url;
-  if (policy.base.protocol === "file:") {
-    if (!isBelow(url, policy.base)) throw refuse(`leaves the directory ${policy.base.pathname}`);
+  if (policy.base.protocol === "file:" || policy.base.protocol === "s3:") {
+    if (!isBelow(url, policy.base)) throw refuse(`leaves ${displayUrl(policy.base)}`);
     return url;
   }
   if (url.protocol !== "http:" && url.protocol !== "https:") throw refuse("not http or https");
@@ -72,9 +73,9 @@ export function admitUrl(
   return url;
 }
 
-/** Whether both URLs have one scheme, host and port; every file URL is its own origin. */
+/** Whether both URLs have one scheme, host and port; only http and https URLs have an origin. */
 export function isSameOrigin(a: URL, b: URL): boolean {
-  return a.protocol !== "file:" && a.origin === b.origin;
+  return a.origin !== "null" && a.origin === b.origin;
 }
 
 /** The URL for messages: a query may carry a signature that grants access. */
@@ -109,8 +110,9 @@ function isListed(url: URL, origins: readonly string[] | undefined): boolean {
 }
 
 function isBelow(url: URL, base: URL): boolean {
-  if (url.protocol !== "file:" || url.host !== base.host) return false;
+  if (url.protocol !== base.protocol || url.host !== base.host) return false;
   if (!url.pathname.startsWith(base.pathname)) return false;
+  if (url.protocol === "s3:") return url.search === "";
   try {
     const path = fileURLToPath(url);
     return !path.includes("\0") && path.startsWith(fileURLToPath(base));

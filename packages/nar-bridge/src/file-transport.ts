@@ -31,7 +31,7 @@ export async function requestFile(url: URL, request: FileRequest): Promise<HttpR
     const { size, mtimeMs } = await file.stat();
     const etag = `"${size.toString(16)}-${Math.round(mtimeMs * 1000).toString(16)}"`;
     const headers = { "accept-ranges": "bytes", etag };
-    const range = requestedRange(request, size, etag);
+    const range = requestedRange(request.headers, size, etag);
     if (range === undefined) {
       await file.close();
       return answer(url, 416, { ...headers, "content-range": `bytes */${size}` });
@@ -83,14 +83,14 @@ async function openBelow(url: URL, base: URL): Promise<FileHandle | undefined> {
   }
 }
 
-/** [start, end) of the file; undefined where the range asked for lies outside. */
-function requestedRange(
-  request: FileRequest,
+/** [start, end) of an object; undefined where the range asked for lies outside. */
+export function requestedRange(
+  headers: Readonly<Record<string, string>>,
   size: number,
-  etag: string,
+  etag: string | undefined,
 ): [number, number] | undefined {
-  const ifRange = request.headers["if-range"];
-  const match = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(request.headers.range ?? "");
+  const ifRange = headers["if-range"];
+  const match = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(headers.range ?? "");
   if (match === null || (ifRange !== undefined && ifRange !== etag)) return [0, size];
   const [, first = "", last = ""] = match;
   if (first === "") {

@@ -141,6 +141,7 @@ export {
   NIXBASE32_ALPHABET,
   nixbase32Length,
 } from "./nixbase32.ts";
+export { openObjectStoreHttpClient } from "./object-store-http-client.ts";
 export { createObjectStorePathInfoService } from "./object-store-path-info-service.ts";
 export { narInfoOf, type PathInfo, pathInfoOf } from "./path-info.ts";
 export {
