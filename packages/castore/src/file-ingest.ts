@@ -11,39 +11,63 @@ import { promisify } from "node:util";
 import type { BlobService } from "./blob-service.ts";
 import { CastoreError, type CastoreErrorCode } from "./castore-error.ts";
 import type { FileNode } from "./node.ts";
-import { createGate } from "./parallel.ts";
 
 /** Files up to this size are read at once. */
 const WHOLE_FILE_BYTES_MAX = 1 << 18;
 /** Larger files are read in such pieces, one ahead. */
 const PIECE_BYTES = 1 << 19;
-const LARGE_FILES_IN_PARALLEL = 2;
+/** Contents under way, beyond which no further file is begun. */
+const HELD_BYTES_MAX = 1 << 25;
+/** What a large file counts, so that two are under way at most: for its pieces, and its store's. */
+const LARGE_FILE_BYTES = HELD_BYTES_MAX / 2;
 
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 const readPiece = promisify(read);
 
-/** Stores files of the local file system as blobs, of large ones two at a time. */
+/** Stores files of the local file system as blobs. */
 export class FileIngest {
   readonly #blobs: BlobService;
-  readonly #large = createGate(LARGE_FILES_IN_PARALLEL);
+  #heldBytes = 0;
+  #onRoom: (() => void) | undefined;
 
   constructor(blobs: BlobService) {
     this.#blobs = blobs;
   }
 
-  /** Faults as `ingestTree`. */
+  /** Resolves once another file may be begun. For one caller at a time. */
+  async room(): Promise<void> {
+    while (this.#heldBytes >= HELD_BYTES_MAX) {
+      await new Promise<void>((resolve) => {
+        this.#onRoom = resolve;
+      });
+    }
+  }
+
+  /** Small files are read before this returns its promise. Faults as `ingestTree`. */
   async store(path: Buffer, signal: AbortSignal | undefined): Promise<FileNode> {
+    signal?.throwIfAborted();
     const file = openFile(path);
-    const { size } = file.stats;
-    if (size > WHOLE_FILE_BYTES_MAX) return this.#large(() => this.#storeLarge(file, signal));
+    const isLarge = file.stats.size > WHOLE_FILE_BYTES_MAX;
+    const bytes = isLarge ? LARGE_FILE_BYTES : Number(file.stats.size);
+    this.#heldBytes += bytes;
+    try {
+      return await (isLarge ? this.#storeLarge(file, signal) : this.#storeSmall(file));
+    } finally {
+      this.#heldBytes -= bytes;
+      this.#onRoom?.();
+    }
+  }
+
+  async #storeSmall(file: OpenFile): Promise<FileNode> {
     let contents: Buffer;
     try {
       contents = readWhole(file);
     } finally {
       closeSync(file.fd);
     }
-    return this.#put(file, [contents], signal);
+    // It is done soon, and a thousand listeners on one signal cost more than all the rest.
+    return this.#put(file, [contents], undefined);
   }
 
   async #storeLarge(file: OpenFile, signal: AbortSignal | undefined): Promise<FileNode> {

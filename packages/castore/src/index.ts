@@ -186,7 +186,7 @@ export {
   openService,
   type ServiceMakers,
 } from "./open-services.ts";
-export { createGate, type Gate, inParallel } from "./parallel.ts";
+export { inParallel } from "./parallel.ts";
 export {
   PATH_COMPONENT_BYTES_MAX,
   type PathComponent,

@@ -4,8 +4,8 @@ import { cancellable, untilAborted } from "./cancellable.ts";
 
 /**
  * The results of `work` on each item, in order, with up to `limit` items under way ahead of the
- * consumer. When one fails, or the consumer stops, the signal given to the others aborts, and the
- * iteration ends only after they have settled.
+ * consumer. After one failed no other is begun. When its turn has come, or the consumer stops, the
+ * signal given to the others aborts, and the iteration ends only after they have settled.
  */
 export async function* inParallel<T, R>(
   items: AsyncIterable<T> | Iterable<T>,
@@ -18,12 +18,16 @@ export async function* inParallel<T, R>(
   // All that are under way may listen.
   setMaxListeners(0, signal);
   const underWay: Promise<R>[] = [];
+  let failed = false;
   try {
     for await (const item of cancellable(items, signal)) {
       const result = work(item, signal);
-      // It is awaited in its turn; until then its failure is not unhandled.
-      result.catch(() => {});
+      // Awaited in its turn, so that of several failures the first item's is told.
+      result.catch(() => {
+        failed = true;
+      });
       underWay.push(result);
+      if (failed) break;
       if (underWay.length < limit) continue;
       const first = underWay.shift();
       if (first !== undefined) yield await untilAborted(first, signal);
@@ -35,24 +39,4 @@ export async function* inParallel<T, R>(
     stop.abort();
     await Promise.allSettled(underWay);
   }
-}
-
-/** Runs what it is given, in order, with at most `limit` under way; the others wait. */
-export type Gate = <R>(work: () => Promise<R>) => Promise<R>;
-
-export function createGate(limit: number): Gate {
-  const waiting: (() => void)[] = [];
-  let underWay = 0;
-  return async (work) => {
-    if (underWay >= limit) await new Promise<void>((resolve) => waiting.push(resolve));
-    else underWay++;
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      // The place is handed on, so that nobody comes in between.
-      if (next === undefined) underWay--;
-      else next();
-    }
-  };
 }

@@ -11,8 +11,8 @@ import { inParallel } from "./parallel.ts";
 import { type PathComponent, parsePathComponent } from "./path-component.ts";
 import { parseSymlinkTarget } from "./symlink-target.ts";
 
-/** Files under way at once: with FileIngest's limits, at most 64 MiB of contents are held. */
-const FILES_IN_PARALLEL = 256;
+/** Files under way at once: the more, the fewer commits a durable store needs. */
+const FILES_IN_PARALLEL = 1_024;
 
 export interface TreeIngestOptions extends CallOptions {
   readonly blobs: BlobService;
@@ -72,7 +72,7 @@ async function* directoriesBelow(
     return { kind: "node", name: step.name, node: await files.store(step.path, signal) };
   };
   const open: { readonly name: PathComponent; readonly entries: Entry[] }[] = [];
-  const steps = walk(root, options.filter);
+  const steps = paced(walk(root, options.filter), files);
   for await (const step of inParallel(steps, FILES_IN_PARALLEL, store, options)) {
     if (step.kind === "open") open.push({ name: step.name, entries: [] });
     if (step.kind === "node") open.at(-1)?.entries.push(step);
@@ -84,6 +84,17 @@ async function* directoriesBelow(
     const { digest } = encodedDirectoryOf(directory);
     const node: Node = { type: "directory", digest, size: directory.size };
     open.at(-1)?.entries.push({ name: closed.name, node });
+  }
+}
+
+/** The steps, each file once there is room for it. */
+async function* paced(
+  steps: Iterable<Step>,
+  files: FileIngest,
+): AsyncGenerator<Step, void, undefined> {
+  for (const step of steps) {
+    if (step.kind === "file") await files.room();
+    yield step;
   }
 }
 
