@@ -1,16 +1,77 @@
 import { setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";
-import { CastoreError } from "@castore/castore";
 import { Command, CommanderError } from "commander";
-import { bridgeCommand } from "./bridge-command.ts";
-import { importCommand, importNarCommand } from "./import-command.ts";
-import { gcCommand, rootCommand, statsCommand } from "./keep-commands.ts";
-import { catCommand, lsCommand, pathInfoCommand, renderCommand } from "./read-commands.ts";
-import { serveCommand } from "./serve-command.ts";
-import { substituteCommand } from "./substitute-command.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
+
+/** Each command and the module that makes it: only the one that is run is loaded. */
+const COMMANDS: readonly (readonly [
+  name: string,
+  summary: string,
+  load: () => Promise<Command>,
+])[] = [
+  [
+    "bridge",
+    "run the local substituter that Nix asks first",
+    async () => (await import("./bridge-command.ts")).bridgeCommand(),
+  ],
+  [
+    "serve",
+    "serve the local store as a binary cache, castore/1 included",
+    async () => (await import("./serve-command.ts")).serveCommand(),
+  ],
+  [
+    "substitute",
+    "fetch store paths and all they refer to, without Nix",
+    async () => (await import("./substitute-command.ts")).substituteCommand(),
+  ],
+  [
+    "import",
+    "put files and directories into the local store",
+    async () => (await import("./import-command.ts")).importCommand(),
+  ],
+  [
+    "import-nar",
+    "put the contents of a NAR into the local store",
+    async () => (await import("./import-command.ts")).importNarCommand(),
+  ],
+  [
+    "render",
+    "write the NAR of a root to stdout",
+    async () => (await import("./read-commands.ts")).renderCommand(),
+  ],
+  [
+    "ls",
+    "list a directory, or show what one file is",
+    async () => (await import("./read-commands.ts")).lsCommand(),
+  ],
+  [
+    "cat",
+    "write a file's contents to stdout",
+    async () => (await import("./read-commands.ts")).catCommand(),
+  ],
+  [
+    "path-info",
+    "show what is known of store paths",
+    async () => (await import("./read-commands.ts")).pathInfoCommand(),
+  ],
+  [
+    "stats",
+    "show what the local store holds",
+    async () => (await import("./keep-commands.ts")).statsCommand(),
+  ],
+  [
+    "root",
+    "keep store paths and entries from being collected",
+    async () => (await import("./keep-commands.ts")).rootCommand(),
+  ],
+  [
+    "gc",
+    "delete what no store path, root or lease needs",
+    async () => (await import("./keep-commands.ts")).gcCommand(),
+  ],
+];
 
 const { version } = JSON.parse(
   readFileSync(new URL("../package.json", import.meta.url), "utf8"),
@@ -22,47 +83,39 @@ Most people want one thing: run "castore bridge", and put it first in nix.conf:
   substituters = http://127.0.0.1:9000 https://cache.nixos.org
   narinfo-cache-negative-ttl = 0
 
-An ENTRY is a root node as "castore import" prints it. Exit codes: 0 done, 1 failed, 2 usage.`;
+An ENTRY is a root node as "castore import" prints it. "castore COMMAND --help" says more.
+Exit codes: 0 done, 1 failed, 2 usage.`;
 
-function createProgram(): Command {
+async function createProgram(wanted: string | undefined): Promise<Command> {
   const program = new Command("castore")
     .description("A content-addressed store client for Nix: fetch only what changed.")
     .version(version)
     .addHelpText("after", PROGRAM_HELP);
-  const commands = [
-    bridgeCommand(),
-    serveCommand(),
-    substituteCommand(),
-    importCommand(),
-    importNarCommand(),
-    renderCommand(),
-    lsCommand(),
-    catCommand(),
-    pathInfoCommand(),
-    statsCommand(),
-    rootCommand(),
-    gcCommand(),
-  ];
-  for (const command of commands) program.addCommand(command);
-  // A sub-command does not inherit these: without them it would exit by itself, with another code.
-  const nested = commands.flatMap((command) => command.commands);
-  for (const command of [program, ...commands, ...nested]) {
-    command.showHelpAfterError("(add --help to see what there is)").exitOverride();
+  for (const [name, summary, load] of COMMANDS) {
+    const command = name === wanted ? await load() : new Command(name);
+    program.addCommand(command.summary(summary));
   }
+  strict(program);
   return program;
 }
 
-async function main(): Promise<number> {
+/** Usage errors are ours to report, from every sub-command; none inherits that from its parent. */
+function strict(command: Command): void {
+  command.showHelpAfterError("(add --help to see what there is)").exitOverride();
+  for (const child of command.commands) strict(child);
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const wanted = argv[2] === "help" ? argv[3] : argv[2];
   try {
-    await createProgram().parseAsync(process.argv);
+    await (await createProgram(wanted)).parseAsync(argv);
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
-    if (error instanceof CastoreError) {
-      process.stderr.write(`castore: ${error.message}\n`);
-      return EXIT_FAILED;
-    }
-    process.stderr.write(`castore: ${error instanceof Error ? error.stack : String(error)}\n`);
+    // By its name: to import the class would load all of castore for "castore --help".
+    const isExpected = error instanceof Error && error.name === "CastoreError";
+    const text = error instanceof Error && !isExpected ? error.stack : undefined;
+    process.stderr.write(`castore: ${text ?? (isExpected ? error.message : String(error))}\n`);
     return EXIT_FAILED;
   }
 }
@@ -74,4 +127,4 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 });
 // One signal ends hundreds of puts and requests: that many listeners are meant.
 setMaxListeners(0);
-process.exitCode = await main();
+process.exitCode = await main(process.argv);
