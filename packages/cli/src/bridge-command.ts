@@ -1,4 +1,4 @@
-import { createBridgeServer, type ListenAddress, listen, NIX_STORE_DIR } from "@castore/nar-bridge";
+import { createBridgeServer, type ListenAddress, listen } from "@castore/nar-bridge";
 import { Command, Option } from "commander";
 import { applyConfigFile } from "./config-file.ts";
 import { logLine, runServer } from "./run-server.ts";
@@ -55,8 +55,7 @@ Nix needs no new key: the bridge passes the signatures of the cache on.`;
 async function runBridge(options: BridgeOptions): Promise<void> {
   await using opened = await openStore(options);
   await using stack = await openSubstituter(opened, options, logLine);
-  const { substituter, upstreams, metrics } = stack;
-  const storeDir = NIX_STORE_DIR;
+  const { substituter, upstreams, metrics, storeDir } = stack;
   const server = createBridgeServer({ substituter, upstreams, storeDir, metrics, log: logLine });
   await runServer("bridge", server, () => listen(server, options.listen));
 }

@@ -17,9 +17,11 @@ import {
   parseNetrc,
   type RestEvent,
   readNixConfig,
+  type StoreDir,
   Substituter,
   TrustedKeys,
   type UpgradeMode,
+  type Upstream,
   type UpstreamSet,
 } from "@castore/nar-bridge";
 import { defaultStorePath } from "./settings.ts";
@@ -29,6 +31,9 @@ export const DEFAULT_UPSTREAM = "https://cache.nixos.org";
 export const DEFAULT_KEY = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
 /** Most bytes of the store, unless told. */
 export const DEFAULT_STORE_BYTES = 10 * 2 ** 30;
+
+/** Longest wait for what the upstreams say of themselves before the bridge starts. */
+const GREETING_MS_MAX = 2_000;
 
 export interface StoreOptions {
   readonly store?: string;
@@ -60,6 +65,8 @@ export interface UpstreamOptions {
 
 export interface SubstituterStack extends AsyncDisposable {
   readonly http: HttpClient;
+  /** Shared by all upstreams. */
+  readonly storeDir: StoreDir;
   readonly upstreams: UpstreamSet;
   readonly substituter: Substituter;
   readonly metrics: BridgeMetrics;
@@ -87,16 +94,18 @@ export async function openSubstituter(
   const http = await openObjectStoreHttpClient(client, urls);
   const trustedKeys = TrustedKeys.parse(keys);
   const { upgradeOrigins } = options;
+  const named = urls.map((url) => createUpstream({ http, url, upgradeOrigins }));
+  const { storeDir, sharing } = await sharedStoreDir(named, log);
   const upstreams = createUpstreamSet({
-    upstreams: urls.map((url) => createUpstream({ http, url, upgradeOrigins })),
+    upstreams: sharing,
     accept: (narInfo) => trustedKeys.trusts(narInfo) !== undefined || "no trusted signature",
-    storeDir: NIX_STORE_DIR,
+    storeDir,
     onRest: ({ url }, event) => log(`${url.href}: ${describeRest(event)}`),
   });
   const castoreWays = new CastoreWays({
     http,
     directories: store.directories,
-    storeDir: NIX_STORE_DIR,
+    storeDir,
     companions: parseCompanions(options.castoreFor ?? []),
     log,
   });
@@ -115,7 +124,28 @@ export async function openSubstituter(
     await substituter[Symbol.asyncDispose]();
     await http.close();
   };
-  return { http, upstreams, substituter, metrics, [Symbol.asyncDispose]: close };
+  return { http, storeDir, upstreams, substituter, metrics, [Symbol.asyncDispose]: close };
+}
+
+/**
+ * The StoreDir of the first upstream that tells one, and the upstreams that may have it: all but
+ * those that tell another. Nobody waits long for one that is down.
+ */
+async function sharedStoreDir(
+  upstreams: readonly Upstream[],
+  log: Log,
+): Promise<{ readonly storeDir: StoreDir; readonly sharing: readonly Upstream[] }> {
+  const signal = AbortSignal.timeout(GREETING_MS_MAX);
+  const infos = await Promise.allSettled(upstreams.map((it) => it.cacheInfo({ signal })));
+  const told = infos.map((info) => (info.status === "fulfilled" ? info.value.storeDir : undefined));
+  const storeDir = told.find((dir) => dir !== undefined) ?? NIX_STORE_DIR;
+  const sharing = upstreams.filter(({ url }, index) => {
+    const other = told[index];
+    if (other === undefined || other === storeDir) return true;
+    log(`${url.href}: is left out, its StoreDir is ${other}, not ${storeDir}`);
+    return false;
+  });
+  return { storeDir, sharing };
 }
 
 function describeRest(event: RestEvent): string {
