@@ -17,23 +17,35 @@ export interface ChunkRows {
 const FORM_BYTES = 8;
 
 /** Undefined where the blob is its own only chunk. */
-export function chunkRowsOf({ digest, chunks, occurrences }: BlobAnalysis): ChunkRows | undefined {
+export function chunkRowsOf(analysis: BlobAnalysis): ChunkRows | undefined {
+  const { digest, chunks, occurrences } = analysis;
   if (chunks.length === 1 && chunks[0]?.digest === digest) return undefined;
   const list = encodeChunkList({ chunks, plain: occurrences.length === 0 });
   const form = digestBytes(digestOf(list)).subarray(0, FORM_BYTES);
-  const places: (readonly [Uint8Array, Uint8Array])[] = [];
+  const places = chunkPlacesOf(analysis).map(
+    ([chunk, place]) => [chunk, encodeChunkPlace(place)] as const,
+  );
+  return { form, list, places };
+}
+
+/** Each distinct chunk of the normal form, and where it lies first. */
+export function chunkPlacesOf({
+  chunks,
+  occurrences,
+}: BlobAnalysis): (readonly [chunk: Uint8Array, place: ChunkPlace])[] {
+  const places: (readonly [Uint8Array, ChunkPlace])[] = [];
   const seen = new Set<Digest>();
   let offset = 0;
   for (const chunk of chunks) {
     if (!seen.has(chunk.digest)) {
       const within = occurrencesWithin(occurrences, offset, chunk.size);
-      const place = encodeChunkPlace({ offset, size: chunk.size, occurrences: within });
+      const place = { offset, size: chunk.size, occurrences: within };
       places.push([digestBytes(chunk.digest), place]);
       seen.add(chunk.digest);
     }
     offset += chunk.size;
   }
-  return { form, list, places };
+  return places;
 }
 
 export function putChunkRows({ rows }: StoreIndex, blob: Uint8Array, chunks: ChunkRows): void {
@@ -141,7 +153,7 @@ export function decodeChunkPlace(row: Uint8Array): ChunkPlace {
 }
 
 /** Those of a blob's occurrences that reach into [offset, offset + size), relative to `offset`. */
-export function occurrencesWithin(
+function occurrencesWithin(
   occurrences: readonly Occurrence[],
   offset: number,
   size: number,

@@ -9,6 +9,7 @@ import { storeError } from "./store-error.ts";
 import { peekRow, type StoreIndex, visitRows } from "./store-index.ts";
 import type { StoreLayout } from "./store-layout.ts";
 import { liveLeases } from "./store-leases.ts";
+import type { TaskHost } from "./store-task.ts";
 import {
   condemnedKey,
   countedRowBytes,
@@ -35,15 +36,6 @@ export interface CollectionOptions {
   readonly waitMs: number;
 }
 
-/** The thread that a collection runs in. */
-export interface CollectionHost {
-  /** Throws to end the collection; what it has condemned stays so. */
-  checkpoint(): void;
-  pause(ms: number): void;
-  /** Asks the store that collects to renew its lease. */
-  renewLease(): void;
-}
-
 export interface CollectionReport {
   readonly rootsKept: number;
   readonly rootsEvicted: number;
@@ -63,7 +55,7 @@ export function collectGarbage(
   index: StoreIndex,
   layout: StoreLayout,
   options: CollectionOptions,
-  host: CollectionHost,
+  host: TaskHost,
 ): CollectionReport {
   return new Collection(index, layout, options, host).run();
 }
@@ -77,16 +69,11 @@ class Collection {
   readonly #index: StoreIndex;
   readonly #layout: StoreLayout;
   readonly #options: CollectionOptions;
-  readonly #host: CollectionHost;
+  readonly #host: TaskHost;
   #logged = 0;
   #deleted = { blobs: 0, directories: 0, bytes: 0 };
 
-  constructor(
-    index: StoreIndex,
-    layout: StoreLayout,
-    options: CollectionOptions,
-    host: CollectionHost,
-  ) {
+  constructor(index: StoreIndex, layout: StoreLayout, options: CollectionOptions, host: TaskHost) {
     this.#index = index;
     this.#layout = layout;
     this.#options = options;

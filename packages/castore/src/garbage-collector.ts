@@ -1,9 +1,7 @@
-import { Worker } from "node:worker_threads";
 import { CastoreError } from "./castore-error.ts";
-import type { CollectorInput, CollectorMessage } from "./collector-thread.ts";
 import type { CollectionOptions, CollectionReport } from "./garbage-collection.ts";
 import type { OpenStore } from "./open-store.ts";
-import { storeError } from "./store-error.ts";
+import { runStoreTask } from "./store-task.ts";
 import { META_SIZE, readCounter } from "./store-writes.ts";
 
 /** How long a collection waits for leases that were there before it, unless told otherwise. */
@@ -78,37 +76,16 @@ export class GarbageCollector {
     await this.#running;
   }
 
-  #run(options: CollectOptions, renewLease: () => void): Promise<CollectionReport> {
-    options.signal?.throwIfAborted();
-    const stop = new Int32Array(new SharedArrayBuffer(4));
-    const workerData: CollectorInput = {
-      path: this.#store.layout.path,
-      options: this.#optionsOf(options),
-      stop,
-    };
-    const thread = new Worker(new URL("./collector-thread.js", import.meta.url), { workerData });
-    const abort = (): void => {
-      Atomics.store(stop, 0, 1);
-      Atomics.notify(stop, 0);
-    };
-    options.signal?.addEventListener("abort", abort, { once: true });
-    let last: CollectorMessage | undefined;
-    return new Promise<CollectionReport>((resolve, reject) => {
-      thread.on("message", (message: CollectorMessage) => {
-        if (message.type === "renew-lease") renewLease();
-        else last = message;
+  async #run(options: CollectOptions, renewLease: () => void): Promise<CollectionReport> {
+    const task = { type: "collect", options: this.#optionsOf(options) } as const;
+    try {
+      return await runStoreTask(this.#store.layout.path, task, {
+        signal: options.signal,
+        renewLease,
       });
-      thread.on("error", (cause) => reject(storeError("collect garbage", cause)));
-      thread.on("exit", () => {
-        if (last?.type === "report") resolve(last.report);
-        else if (options.signal?.aborted) reject(options.signal.reason);
-        else if (last?.type === "failure") reject(new CastoreError(last.code, last.message));
-        else reject(new CastoreError("UNAVAILABLE", "collect garbage: the thread ended"));
-      });
-    }).finally(() => {
-      options.signal?.removeEventListener("abort", abort);
+    } finally {
       this.#store.index.refresh();
-    });
+    }
   }
 
   #optionsOf({ dryRun, sizeMax, waitMs }: CollectOptions): CollectionOptions {

@@ -67,7 +67,7 @@ function condemnObjects(
 }
 
 /** A file without a row is left by a crash, or belongs to a put that holds a lease. */
-function condemnOrphans(
+export function condemnOrphans(
   index: StoreIndex,
   layout: StoreLayout,
   value: Uint8Array,
@@ -96,7 +96,7 @@ export function scanObjects(
   index: StoreIndex,
   kind: ObjectRows,
   page: { readonly before?: () => void; readonly after?: () => void },
-  visit: (digest: Buffer, bytes: number) => void,
+  visit: (digest: Buffer, bytes: number, row: Buffer) => void,
 ): void {
   let start: Uint8Array | undefined;
   for (let count = SCAN_ROWS; count === SCAN_ROWS; ) {
@@ -104,7 +104,7 @@ export function scanObjects(
     index.refresh();
     count = 0;
     visitRows(index.rows[kind], { start }, (digest, row) => {
-      visit(digest, countedRowBytes(kind, row));
+      visit(digest, countedRowBytes(kind, row), row);
       start = Buffer.concat([digest, Buffer.of(0)]);
       return ++count < SCAN_ROWS;
     });

@@ -36,6 +36,8 @@ export {
   joinCastorePath,
   parseCastorePath,
 } from "./castore-path.ts";
+export type { RepairOptions, RepairReport } from "./check-and-repair.ts";
+export type { StoreFault } from "./check-store.ts";
 export {
   ChunkFetcher,
   type ChunkPlan,
@@ -208,6 +210,7 @@ export {
   type S3Location,
   type S3Options,
 } from "./s3-object-store.ts";
+export type { SeedReport } from "./seed-tree.ts";
 export {
   type GrpcAddress,
   type GrpcTls,

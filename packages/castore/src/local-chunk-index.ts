@@ -1,3 +1,5 @@
+import { constants } from "node:fs";
+import { open } from "node:fs/promises";
 import type { ChunkIndex } from "./chunk-index.ts";
 import { type ChunkPlace, decodeChunkPlace } from "./chunk-rows.ts";
 import { CHUNK_SIZES } from "./chunker.ts";
@@ -6,12 +8,13 @@ import { openBlobFile } from "./local-blob-reader.ts";
 import { readBlobRow } from "./local-blob-service.ts";
 import { normalizeAt } from "./normal-form.ts";
 import type { OpenStore } from "./open-store.ts";
+import { seedPlaces } from "./seed-rows.ts";
 import { afterPrefix, visitRows } from "./store-index.ts";
 
 /** Places of one chunk that are tried: more would only hide that the disk is at fault. */
 const PLACES_MAX = 8;
 
-/** The chunks in the blobs of `store`. */
+/** The chunks in the blobs of `store`, then those in its seeds. */
 export function createLocalChunkIndex(store: OpenStore): ChunkIndex {
   return {
     async has(digests, { signal } = {}) {
@@ -32,15 +35,59 @@ export function createLocalChunkIndex(store: OpenStore): ChunkIndex {
         const bytes = await readPlace(store, chunk.digest, blob, place);
         if (bytes !== undefined) return bytes;
       }
-      return undefined;
+      return getSeed(store, chunk.digest, signal);
     },
   };
+}
+
+/** The chunk out of a file outside the store; a file that has not got it any more is forgotten. */
+async function getSeed(
+  store: OpenStore,
+  chunk: Digest,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array | undefined> {
+  for (const { key, path, place } of seedPlaces(store.index, digestBytes(chunk), PLACES_MAX)) {
+    signal?.throwIfAborted();
+    const bytes = await readFilePlace(path, place.offset, place.size).catch(() => undefined);
+    if (bytes !== undefined && isChunk(bytes, chunk, place)) return bytes;
+    if (!store.readOnly) await store.write({ type: "drop-seed", key });
+  }
+  return undefined;
+}
+
+async function readFilePlace(
+  path: string,
+  offset: number,
+  size: number,
+): Promise<Uint8Array | undefined> {
+  const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const stat = await handle.stat();
+    if (!stat.isFile() || stat.size < offset + size) return undefined;
+    const bytes = Buffer.allocUnsafeSlow(size);
+    for (let got = 0; got < size; ) {
+      const { bytesRead } = await handle.read(bytes, got, size - got, offset + got);
+      if (bytesRead === 0) return undefined;
+      got += bytesRead;
+    }
+    return bytes;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Turns `bytes` into the normal form, in place, and compares digests. */
+function isChunk(bytes: Uint8Array, chunk: Digest, { occurrences }: ChunkPlace): boolean {
+  const replaced = occurrences.map((offset) => ({ offset, reference: 0 }));
+  normalizeAt(bytes, 0, replaced);
+  return digestOf(bytes) === chunk;
 }
 
 function isIndexed(store: OpenStore, digest: Digest): boolean {
   const { rows } = store.index;
   const key = digestBytes(digest);
   if (rows.blobs.doesExist(key)) return true;
+  if (seedPlaces(store.index, key, 1).length > 0) return true;
   let found = false;
   visitRows(rows.chunks, { start: key, end: afterPrefix(key) }, () => {
     found = true;
@@ -76,12 +123,7 @@ async function readPlace(
     row.inline?.subarray(place.offset, place.offset + place.size) ??
     (await readFileRange(store, blob, row.size, place.offset, place.size));
   if (bytes === undefined) return undefined;
-  normalizeAt(
-    bytes,
-    0,
-    place.occurrences.map((offset) => ({ offset, reference: 0 })),
-  );
-  return digestOf(bytes) === chunk ? bytes : undefined;
+  return isChunk(bytes, chunk, place) ? bytes : undefined;
 }
 
 /** A file that cannot be read is a miss here: the chunk may be elsewhere. */

@@ -4,6 +4,7 @@ import type { Node } from "./node.ts";
 import { decodeNode, encodeNode } from "./node-codec.ts";
 import type { OpenStore } from "./open-store.ts";
 import type { RootRecord, RootStore } from "./root-store.ts";
+import { sealRow, unsealRow } from "./row-checksum.ts";
 import { visitRows } from "./store-index.ts";
 import type { RootRow } from "./store-writes.ts";
 import { WireReader } from "./wire-reader.ts";
@@ -126,7 +127,11 @@ function encodeRoot({ key, node, references, payload }: RootRecord): RootRow {
   for (const reference of references) writer.latin1(reference);
   writer.bytes(payload);
   const needs = neededRow(node);
-  return { key: rootKey(key), row: writer.buffer, ...(needs === undefined ? {} : { needs }) };
+  return {
+    key: rootKey(key),
+    row: sealRow(writer.buffer),
+    ...(needs === undefined ? {} : { needs }),
+  };
 }
 
 function neededRow(node: Node): RootRow["needs"] {
@@ -138,7 +143,7 @@ function neededRow(node: Node): RootRow["needs"] {
 /** The record in a row of `roots`; its payload is a view of `row`. */
 export function decodeRoot(key: string, row: Uint8Array): RootRecord {
   try {
-    const reader = new WireReader(row, `root ${key}`);
+    const reader = new WireReader(unsealRow(row), `root ${key}`);
     const node = decodeNode(reader.bytes());
     const count = reader.varint();
     const references: string[] = [];

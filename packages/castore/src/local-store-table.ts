@@ -4,6 +4,7 @@ import type { Node } from "./node.ts";
 import { decodeNode, encodeNode } from "./node-codec.ts";
 import type { OpenStore } from "./open-store.ts";
 import type { StoreTable, TableRow } from "./root-store.ts";
+import { sealRow, unsealRow } from "./row-checksum.ts";
 import { afterPrefix, visitRows } from "./store-index.ts";
 import type { TableRowWrite } from "./store-writes.ts";
 
@@ -66,13 +67,13 @@ function encodeTableRow(key: Uint8Array, { node, value }: TableRow): TableRowWri
   const head = digest === undefined ? Buffer.of(0) : Buffer.from(`01${digest}`, "hex");
   const length = Buffer.alloc(2);
   length.writeUInt16LE(encoded.byteLength);
-  const row = Buffer.concat([head, length, encoded, value]);
+  const row = sealRow(Buffer.concat([head, length, encoded, value]));
   return digest === undefined ? { key, row } : { key, row, digest: digestBytes(digest) };
 }
 
-function decodeTableRow(name: string, row: Uint8Array): TableRow {
+export function decodeTableRow(name: string, row: Uint8Array): TableRow {
   try {
-    const bytes = Buffer.from(row.buffer, row.byteOffset, row.byteLength);
+    const bytes = unsealRow(row);
     const at = bytes[0] === 1 ? 33 : 1;
     const length = bytes.readUInt16LE(at);
     const value = bytes.subarray(at + 2 + length);

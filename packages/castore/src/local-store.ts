@@ -1,5 +1,6 @@
 import type { BlobAnalysis } from "./blob-analyzer.ts";
 import type { BlobService, CallOptions } from "./blob-service.ts";
+import type { RepairOptions, RepairReport } from "./check-and-repair.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
 import type { Digest } from "./digest.ts";
 import type { DirectoryService } from "./directory-service.ts";
@@ -7,6 +8,7 @@ import type { CollectionReport } from "./garbage-collection.ts";
 import type { CollectOptions } from "./garbage-collector.ts";
 import type { PinStore } from "./pin-store.ts";
 import type { RootStore, StoreTable } from "./root-store.ts";
+import type { SeedReport } from "./seed-tree.ts";
 import type { Lease } from "./store-leases.ts";
 
 export interface LocalStoreOptions {
@@ -66,6 +68,17 @@ export interface LocalStore extends AsyncDisposable {
   collectGarbage(options?: CollectOptions): Promise<CollectionReport>;
   /** What the store holds now. */
   stats(): LocalStoreStats;
+  /**
+   * Indexes the chunks of the files below `path` (/nix/store, say) in place, without a copy; they
+   * are read only where a blob of the store does not do, and verified then. What has not changed
+   * since the last time is passed over, what is gone is forgotten.
+   */
+  seedTree(
+    path: string,
+    options?: CallOptions & { readonly bytesMin?: number | undefined },
+  ): Promise<SeedReport>;
+  /** Verifies every row and file; with `repair`, moves away what is damaged. */
+  check(options?: RepairOptions): Promise<RepairReport>;
   /** Waits for what is under way. */
   close(): Promise<void>;
 }

@@ -1,6 +1,7 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CastoreError } from "./castore-error.ts";
+import { checkAndRepair } from "./check-and-repair.ts";
 import { GarbageCollector } from "./garbage-collector.ts";
 import { createGroupSync } from "./group-sync.ts";
 import { analyzeLocalBlob, createLocalBlobService } from "./local-blob-service.ts";
@@ -16,6 +17,7 @@ import { storeError } from "./store-error.ts";
 import { openStoreIndex, type StoreIndex } from "./store-index.ts";
 import { checkFormat, createLayout, type StoreLayout, storeLayout } from "./store-layout.ts";
 import { liveLeases, StoreLeases } from "./store-leases.ts";
+import { runStoreTask } from "./store-task.ts";
 import { createStoreWriter } from "./store-writer.ts";
 import { META_SIZE, readCounter } from "./store-writes.ts";
 
@@ -64,6 +66,8 @@ async function enter(layout: StoreLayout, index: StoreIndex, leases: StoreLeases
 
 function composeStore(store: OpenStore, sizeMax: number | undefined): LocalStore {
   const roots = new LocalRootStore(store);
+  const directories = createLocalDirectoryService(store);
+  const blobs = createLocalBlobService(store, createNormalForm([]));
   const collector = new GarbageCollector(store, sizeMax);
   store.onWrite = () => collector.checkSize();
   let closed: Promise<void> | undefined;
@@ -73,8 +77,8 @@ function composeStore(store: OpenStore, sizeMax: number | undefined): LocalStore
   };
   return {
     path: store.layout.path,
-    blobs: createLocalBlobService(store, createNormalForm([])),
-    directories: createLocalDirectoryService(store),
+    blobs,
+    directories,
     roots,
     chunks: createLocalChunkIndex(store),
     pins: createLocalPinStore(store),
@@ -88,6 +92,13 @@ function composeStore(store: OpenStore, sizeMax: number | undefined): LocalStore
       await roots.writeTouches();
       return collector.collect(collectOptions);
     },
+    async seedTree(path, { bytesMin, signal } = {}) {
+      store.checkWritable();
+      const seed = { path, ...(bytesMin === undefined ? {} : { bytesMin }) };
+      const task = { type: "seed", options: seed } as const;
+      return runStoreTask(store.layout.path, task, { signal }).finally(() => store.index.refresh());
+    },
+    check: (checkOptions) => checkAndRepair(store, { blobs, directories }, checkOptions),
     close,
     [Symbol.asyncDispose]: close,
   };

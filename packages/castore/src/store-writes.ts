@@ -34,6 +34,7 @@ export type StoreWrite =
   | { readonly type: "delete-row"; readonly key: Uint8Array }
   | { readonly type: "touch"; readonly keys: readonly Uint8Array[] }
   | { readonly type: "see"; readonly rows: ObjectRows; readonly digest: Uint8Array }
+  | { readonly type: "drop-seed"; readonly key: Uint8Array }
   | { readonly type: "forget-unlink"; readonly digest: Uint8Array };
 
 export interface SeenObject {
@@ -108,6 +109,8 @@ export function applyWrite(index: StoreIndex, write: StoreWrite): boolean {
       return applyTouch(rows, write.keys);
     case "see":
       return see(rows, write.rows, write.digest);
+    case "drop-seed":
+      return rows.seeds.removeSync(write.key);
     case "forget-unlink":
       return rows.unlinks.removeSync(write.digest);
   }
