@@ -1,9 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { CastoreError } from "@castore/castore";
 import {
+  createCacheGrpcServer,
   createCacheServer,
   type ListenAddress,
   listen,
+  listenGrpc,
   NIX_STORE_DIR,
   RecipeStore,
   RootSigningKey,
@@ -16,8 +18,12 @@ import { logLine, runServer } from "./run-server.ts";
 import { collect, parseListenAddress, parseSize } from "./settings.ts";
 import { openStore, type StoreOptions } from "./stack.ts";
 
+/** How long gRPC calls under way may still take. */
+const GRPC_GRACE_MS = 1_000;
+
 interface ServeOptions extends StoreOptions {
   readonly listen: ListenAddress;
+  readonly grpcListen?: ListenAddress;
   readonly signingKey?: readonly string[];
   readonly rootSigningKey?: readonly string[];
   readonly uploadTokenFile?: string;
@@ -32,6 +38,7 @@ export function serveCommand(): Command {
       host: "127.0.0.1",
       port: 9001,
     })
+    .option("--grpc-listen <address>", "also speak snix's gRPC there", parseListenAddress)
     .option("--store <dir>", "local store ($CASTORE_STORE or your cache directory)")
     .option("--store-max-size <size>", "evict the least recently used above this", parseSize)
     .option("--signing-key <file>", "sign narinfos that come unsigned, repeatable", collect)
@@ -71,7 +78,15 @@ async function runServe(options: ServeOptions): Promise<void> {
     rootKeys: rootSigningKeys.map(({ publicKey }) => publicKey.text),
     log: logLine,
   });
-  await runServer("serve", server, () => listen(server, options.listen));
+  const grpc = createCacheGrpcServer({ store, pathInfos, storeDir: NIX_STORE_DIR, log: logLine });
+  const close = async (): Promise<void> => {
+    await Promise.all([server.close(), grpc.close(GRPC_GRACE_MS)]);
+  };
+  await runServer("serve", { close }, async () => {
+    const { grpcListen } = options;
+    if (grpcListen !== undefined) logLine(`gRPC on ${await listenGrpc(grpc, grpcListen)}`);
+    return await listen(server, options.listen);
+  });
 }
 
 async function readKeys(files: readonly string[] = []): Promise<string[]> {

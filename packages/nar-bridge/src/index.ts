@@ -3,6 +3,11 @@ export { admitUrl, parseCacheUrl, type UrlPolicy, type UrlPurpose } from "./admi
 export { BridgeMetrics, type NarWay } from "./bridge-metrics.ts";
 export { BRIDGE_PRIORITY, type BridgeServerOptions, createBridgeServer } from "./bridge-server.ts";
 export {
+  type CacheGrpcServerOptions,
+  createCacheGrpcServer,
+  listenGrpc,
+} from "./cache-grpc-server.ts";
+export {
   CACHE_INFO_LENGTH_MAX,
   type CacheInfo,
   formatCacheInfo,
