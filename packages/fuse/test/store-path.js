@@ -10,6 +10,7 @@ import {
 /**
  * Stores what lies at `path` of the host, whose names may hold any byte; its node. Plain
  * JavaScript, as a program without a build step uses it too.
+ * @returns {Promise<import("@castore/castore").Node>}
  */
 export async function storePath(store, path) {
   const directories = [];

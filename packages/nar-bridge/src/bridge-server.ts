@@ -1,3 +1,4 @@
+import { CastoreError } from "@castore/castore";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { BridgeMetrics } from "./bridge-metrics.ts";
 import { formatCacheInfo } from "./cache-info.ts";
@@ -77,6 +78,13 @@ export function createBridgeServer(options: BridgeServerOptions): FastifyInstanc
       handler: async (request, reply) => await passOn(options, request, reply),
     });
   }
+  server.route({
+    method: ["PUT", "POST", "PATCH", "DELETE"],
+    url: "/*",
+    handler: async () => {
+      throw new CastoreError("READ_ONLY", "the bridge takes no uploads");
+    },
+  });
   return server;
 }
 

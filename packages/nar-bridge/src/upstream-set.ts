@@ -1,6 +1,7 @@
 import { type CallOptions, CastoreError, isCastoreError, untilAborted } from "@castore/castore";
 import { LRUCache } from "lru-cache";
 import { type Clock, SYSTEM_CLOCK } from "./clock.ts";
+import { parseCompression } from "./compression.ts";
 import type { HttpResponse } from "./http-response.ts";
 import type { NarInfo } from "./nar-info.ts";
 import { parseNarInfo } from "./nar-info-text.ts";
@@ -270,6 +271,9 @@ class PrioritizedUpstreams implements UpstreamSet {
       const narInfo = parseNarInfo(text, this.#options.storeDir ?? NIX_STORE_DIR);
       if (storePathHash(narInfo.storePath) !== storeHash) {
         return `answered with the narinfo of ${narInfo.storePath}`;
+      }
+      if (parseCompression(narInfo.compression) === undefined) {
+        return `unknown compression ${narInfo.compression}`;
       }
       const verdict = this.#options.accept(narInfo, upstream);
       return verdict === true ? narInfo : verdict;
