@@ -1,12 +1,16 @@
+import { closeSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import type { BlobReader } from "./blob-service.ts";
 import { clipRange } from "./byte-range.ts";
 import { CastoreError } from "./castore-error.ts";
 import type { Digest } from "./digest.ts";
+import { createBytesReader } from "./memory-blob-service.ts";
 import { storeError } from "./store-error.ts";
 
 /** Bytes read at once, and ahead. */
-const PIECE_BYTES = 1 << 18;
+const PIECE_BYTES = 1 << 19;
+/** A file up to this is read at once, in this thread: half the time of four trips to the pool. */
+const SMALL_FILE_BYTES_MAX = 1 << 16;
 
 /**
  * Opens the file of the blob `digest`. Rejects CORRUPT where it is missing or has another size.
@@ -17,6 +21,9 @@ export async function openBlobFile(
   digest: Digest,
   size: number,
 ): Promise<BlobReader> {
+  if (size <= SMALL_FILE_BYTES_MAX) {
+    return createBytesReader(digest, readSmallFile(path, digest, size));
+  }
   const handle = await openExisting(path, digest);
   try {
     const { size: found } = await handle.stat();
@@ -30,14 +37,40 @@ export async function openBlobFile(
   return new FileReader(handle, digest, size);
 }
 
+function readSmallFile(path: string, digest: Digest, size: number): Uint8Array {
+  // One byte more, so that a file that has grown shows.
+  const bytes = Buffer.allocUnsafeSlow(size + 1);
+  let got = 0;
+  try {
+    const fd = openSync(path, "r");
+    try {
+      for (let read = -1; read !== 0 && got < bytes.byteLength; got += read) {
+        read = readSync(fd, bytes, got, bytes.byteLength - got, got);
+      }
+    } finally {
+      closeSync(fd);
+    }
+  } catch (cause) {
+    throw openError(path, digest, cause);
+  }
+  if (got !== size) {
+    throw new CastoreError("CORRUPT", `blob ${digest}: ${path} is not of ${size} bytes`);
+  }
+  return bytes.subarray(0, size);
+}
+
+function openError(path: string, digest: Digest, cause: unknown): unknown {
+  if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") {
+    return new CastoreError("CORRUPT", `blob ${digest}: ${path} is missing`, { cause });
+  }
+  return storeError(`blob ${digest}`, cause);
+}
+
 async function openExisting(path: string, digest: Digest): Promise<FileHandle> {
   try {
     return await open(path, "r");
   } catch (cause) {
-    if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") {
-      throw new CastoreError("CORRUPT", `blob ${digest}: ${path} is missing`, { cause });
-    }
-    throw storeError(`blob ${digest}`, cause);
+    throw openError(path, digest, cause);
   }
 }
 
