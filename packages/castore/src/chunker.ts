@@ -20,8 +20,20 @@ export interface Chunker {
  * 2.6 GB per CPU second and core.
  */
 export function createChunker(sizes: ChunkSizes = CHUNK_SIZES): Chunker {
+  return createChunkerFactory(sizes)();
+}
+
+/**
+ * Makes chunkers as `createChunker` does, for any number of streams at the same time: they share
+ * one kernel, of which each would otherwise cost 0.5 MB and 50 µs.
+ */
+export function createChunkerFactory(sizes: ChunkSizes = CHUNK_SIZES): () => Chunker {
   checkSizes(sizes);
   const kernel = createKernel(sizes);
+  return () => chunkerOver(kernel);
+}
+
+function chunkerOver(kernel: Kernel): Chunker {
   const state = createCutState();
   let odd: number | undefined;
   let offset = 0;

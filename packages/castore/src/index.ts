@@ -46,7 +46,13 @@ export {
   FETCH_ITEMS_MAX,
 } from "./chunk-fetcher.ts";
 export type { ChunkIndex } from "./chunk-index.ts";
-export { CHUNK_SIZES, type Chunker, chunksOf, createChunker } from "./chunker.ts";
+export {
+  CHUNK_SIZES,
+  type Chunker,
+  chunksOf,
+  createChunker,
+  createChunkerFactory,
+} from "./chunker.ts";
 export {
   CLOSURE_REQUEST_KNOWN_MAX,
   CLOSURE_REQUEST_WANTED_MAX,

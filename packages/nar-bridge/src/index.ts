@@ -54,6 +54,24 @@ export {
   parseContentAddress,
 } from "./content-address.ts";
 export { type ContentCheck, createContentCheck, SELF_REFERENCES_MAX } from "./content-check.ts";
+export { CASTORE_CUT_ID, DEDUP_CUTS, type DedupCut } from "./dedup-cut.ts";
+export type {
+  DedupAmount,
+  DedupAmounts,
+  DedupChoice,
+  DedupPairReport,
+  DedupPathUpdate,
+  DedupReport,
+  DedupStorage,
+  DedupUpdate,
+  DedupUpdateAmount,
+} from "./dedup-report.ts";
+export {
+  type SurveyOptions,
+  type SurveyPair,
+  type SurveyProgress,
+  surveyDedup,
+} from "./dedup-survey.ts";
 export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./ed25519-key.ts";
 export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
 export { createPathInfoGrpcService, type PathInfoGrpcOptions } from "./grpc-path-info-handlers.ts";
