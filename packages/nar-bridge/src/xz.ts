@@ -1,18 +1,12 @@
 import { createRequire } from "node:module";
 import type { Duplex } from "node:stream";
 import { type ByteSource, CastoreError, throughDuplex } from "@castore/castore";
+import { sliceXz } from "./xz-slices.ts";
 
 /** What liblzma may take to decode: a window of 128 MiB and its own tables. */
 const DECODER_BYTES_MAX = 129 << 20;
 /** LZMA_CONCATENATED: a file may be several streams, and must end where one ends. */
 const CONCATENATED = 8;
-/**
- * Input is decoded in slices of this size, and lzma-native holds back nothing of what a slice
- * becomes: at most 110 MiB, for a file of zeros. (8 KiB cost 12 % more CPU than 64 KiB; 16 KiB,
- * 5 %.)
- */
-const SLICE_BYTES = 1 << 14;
-
 /** What is used of lzma-native, which decodes in the thread pool. */
 interface LzmaNative {
   createStream(coder: string, options: object): LzmaStream;
@@ -27,10 +21,15 @@ const lzma: LzmaNative = createRequire(import.meta.url)("lzma-native");
 
 /** Decompresses one or more xz streams. Rejects CORRUPT or EXHAUSTED (`decompress`). */
 export async function* decodeXz(source: ByteSource): AsyncGenerator<Uint8Array, void, undefined> {
-  const options = { memlimit: DECODER_BYTES_MAX, flags: CONCATENATED };
+  // One write at a time: lzma-native joins what waits, and holds back nothing that becomes of it.
+  const options = {
+    memlimit: DECODER_BYTES_MAX,
+    flags: CONCATENATED,
+    writableHighWaterMark: 1,
+  };
   const decoder = lzma.createStream("streamDecoder", options);
   decoder.once("close", () => decoder.cleanup());
-  yield* throughDuplex(slices(source), decoder, decodingFault);
+  yield* throughDuplex(sliceXz(source), decoder, decodingFault);
 }
 
 /** Compresses to one xz stream. */
@@ -41,14 +40,6 @@ export async function* encodeXz(
   const encoder = lzma.createStream("easyEncoder", { preset: level });
   encoder.once("close", () => encoder.cleanup());
   yield* throughDuplex(source, encoder, (cause) => cause);
-}
-
-async function* slices(source: ByteSource): AsyncGenerator<Uint8Array, void, undefined> {
-  for await (const piece of source) {
-    for (let at = 0; at < piece.byteLength; at += SLICE_BYTES) {
-      yield piece.subarray(at, at + SLICE_BYTES);
-    }
-  }
 }
 
 function decodingFault(cause: unknown): CastoreError {

@@ -219,6 +219,22 @@ describe("decompress", () => {
     }
   });
 
+  it("holds no more than a few MiB of what a file of zeros becomes", async () => {
+    for (const compression of real) {
+      const packed = await pack(compression, Buffer.alloc(40_000_000));
+      const before = process.memoryUsage().arrayBuffers;
+      let most = 0;
+      let size = 0;
+      for await (const piece of decompress(compression, [packed])) {
+        size += piece.byteLength;
+        most = Math.max(most, process.memoryUsage().arrayBuffers - before);
+        if (size % 4_000_000 < piece.byteLength) globalThis.gc?.();
+      }
+      expect(size).toBe(40_000_000);
+      expect(most, compression).toBeLessThan(30_000_000);
+    }
+  });
+
   it("decodes bzip2 of long runs and of several blocks", async () => {
     for (const made of [Buffer.alloc(5_000_000), Buffer.alloc(300, 7), sample(2_500_000)]) {
       for (const level of ["-1", "-9"]) {
