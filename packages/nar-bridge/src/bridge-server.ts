@@ -1,22 +1,19 @@
 import { CastoreError } from "@castore/castore";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { BridgeMetrics } from "./bridge-metrics.ts";
+import { BridgedNars } from "./bridged-nars.ts";
 import { formatCacheInfo } from "./cache-info.ts";
-import { formatBridgedNarUrl, parseBridgedNarUrl, parseStoreHashFile } from "./cache-url.ts";
+import { formatBridgedNarUrl, parseStoreHashFile } from "./cache-url.ts";
 import { clientSignal, sendBytes } from "./http-reply.ts";
 import { createHttpServer, type Log } from "./http-server.ts";
 import { narInfoServedAt } from "./nar-info.ts";
 import { formatNarInfo } from "./nar-info-text.ts";
-import { NAR_TYPE, replyNar } from "./nar-reply.ts";
-import type { NarHash } from "./nix-hash.ts";
 import { type StoreDir, type StoreHash, storePathHash } from "./store-path.ts";
 import type { Substituter } from "./substituter.ts";
 import type { UpstreamSet } from "./upstream-set.ts";
 
 /** Before cache.nixos.org, which says 40. */
 export const BRIDGE_PRIORITY = 30;
-/** How long a client waits for another one that fetches the same NAR. */
-const SHARED_WAIT_MS = 20_000;
 /** Routes answered from the first upstream that has them. */
 const PASSED_ON = ["log/*", "realisations/*", "build-trace-v2/*", "debuginfo/*"];
 /** What may pass of an upstream's headers. */
@@ -60,7 +57,7 @@ export function createBridgeServer(options: BridgeServerOptions): FastifyInstanc
   server.get("/metrics", async (_request, reply) => {
     await reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());
   });
-  const nars = new NarRoute(options);
+  const nars = new BridgedNars(options);
   server.route({
     method: ["GET", "HEAD"],
     url: "/nar/:file",
@@ -119,84 +116,6 @@ async function answerNarInfo(
     if (signal.aborted) return;
     log(`${storeHash}.narinfo: ${error instanceof Error ? error.stack : String(error)}`);
     if (!reply.sent) reply.callNotFound();
-  }
-}
-
-/** Answers NAR requests; clients that want the same NAR at once share one download. */
-class NarRoute {
-  readonly #options: BridgeServerOptions;
-  readonly #underWay = new Map<NarHash, Promise<void>>();
-
-  constructor(options: BridgeServerOptions) {
-    this.#options = options;
-  }
-
-  async answer(request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    const { file } = request.params as { readonly file: string };
-    const asked = parseBridgedNarUrl(`nar/${file}`);
-    if (asked === undefined) return reply.callNotFound();
-    const { substituter, metrics } = this.#options;
-    const { storeHash, narHash } = asked;
-    const signal = clientSignal(reply);
-    const proven = await this.#proven(narHash, signal);
-    if (proven !== undefined) {
-      if (request.method === "GET") {
-        metrics.nars.inc({ way: "local" });
-        metrics.narBytes.inc({ way: "local" }, proven.size);
-      }
-      await replyNar(request, reply, proven, { compress: false });
-      return;
-    }
-    const nar = await substituter.openNar(storeHash, narHash, { signal });
-    if (nar === undefined) return reply.callNotFound();
-    const headers = { "content-type": NAR_TYPE, "content-length": nar.size };
-    if (request.method === "HEAD") {
-      await reply.headers(headers).send();
-      return;
-    }
-    await this.#share(narHash, this.#send(reply, headers, nar.bytes, signal));
-  }
-
-  /** The proven NAR, after waiting for a client that fetches it, if there is one. */
-  async #proven(narHash: NarHash, signal: AbortSignal) {
-    const { substituter } = this.#options;
-    const underWay = this.#underWay.get(narHash);
-    if (underWay !== undefined) {
-      let timer: NodeJS.Timeout | undefined;
-      const timeout = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, SHARED_WAIT_MS);
-      });
-      await Promise.race([underWay, timeout]);
-      clearTimeout(timer);
-      signal.throwIfAborted();
-    }
-    return await substituter.provenNar(narHash, { signal });
-  }
-
-  async #share(narHash: NarHash, sending: Promise<void>): Promise<void> {
-    const ended = sending.catch(() => {});
-    this.#underWay.set(narHash, ended);
-    try {
-      await sending;
-    } finally {
-      if (this.#underWay.get(narHash) === ended) this.#underWay.delete(narHash);
-    }
-  }
-
-  async #send(
-    reply: FastifyReply,
-    headers: Readonly<Record<string, string | number>>,
-    bytes: AsyncIterable<Uint8Array>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    try {
-      await sendBytes(reply, 200, headers, bytes);
-    } catch (error) {
-      if (signal.aborted) return;
-      this.#options.log(error instanceof Error ? error.message : String(error));
-      // Nothing was sent: to Nix a 404 is a miss, and the next substituter's turn.
-      if (!reply.raw.headersSent && !reply.sent) reply.callNotFound();
-    }
   }
 }
 

@@ -32,7 +32,7 @@ export interface CastoreNarSourceOptions {
   readonly onProven: (pathInfo: PathInfo, stored: Promise<void>) => void;
   readonly onFailed?: (error: unknown, wrong: boolean) => void;
   /** Bytes of the plain NAR as served, where that is another way. */
-  readonly plainFileSize?: number | undefined;
+  readonly plainSize: () => Promise<number | undefined>;
 }
 
 /**
@@ -73,7 +73,8 @@ async function openTree(options: CastoreNarSourceOptions, signal: AbortSignal): 
     throw new CastoreError("CORRUPT", `${options.name} has another ${narInfo.storePath}`);
   }
   const tree = await planTree(pathInfo.node, recipe, store, { signal });
-  const plain = options.plainFileSize;
+  const isSmall = tree.wireBytes <= PLAIN_FILE_BYTES_MAX;
+  const plain = isSmall ? undefined : await options.plainSize();
   if (plain !== undefined && tree.wireBytes > plain) {
     const why = `${tree.wireBytes} bytes of chunks are missing, the plain NAR has ${plain}`;
     throw new CastoreError("UNSUPPORTED", `${narInfo.storePath}: ${why}`);

@@ -1,6 +1,8 @@
 import { createHash, type Hash } from "node:crypto";
-import { CastoreError } from "@castore/castore";
+import { type CallOptions, CastoreError, type Node } from "@castore/castore";
 import type { ContentAddress } from "./content-address.ts";
+import type { NarServices } from "./nar-layout.ts";
+import { renderNar } from "./nar-render.ts";
 import { nixHashAlgorithm, nixHashOf } from "./nix-hash.ts";
 import { STORE_HASH_LENGTH, type StorePath, storePathHash } from "./store-path.ts";
 
@@ -31,6 +33,17 @@ export function createContentCheck(path: {
   if (ca.method !== "nar") return checkFile(hash, digest);
   if (references.includes(storePath)) return checkModulo(hash, digest, storePath);
   return { update: (bytes) => void hash.update(bytes), matches: digest };
+}
+
+/** Whether the NAR of `root` passes `check`; errors as of renderNar. */
+export async function hasContent(
+  check: ContentCheck,
+  root: Node,
+  services: NarServices,
+  options: CallOptions = {},
+): Promise<boolean> {
+  for await (const piece of renderNar(root, services, options)) check.update(piece);
+  return check.matches();
 }
 
 /** The start of the NAR of a regular file that is not executable; its length and bytes follow. */

@@ -1,5 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
 import { CastoreError } from "@castore/castore";
+import type { ContentCheck } from "./content-check.ts";
 import { type NarHash, narHashOf } from "./nix-hash.ts";
 
 /** A NAR not above this is held back until it is proven, unless that takes too long. */
@@ -11,11 +12,16 @@ export const TAIL_BYTES = 64 * 1024;
 /** Longest that a source may take for its next bytes before the next source is tried. */
 export const SOURCE_STALL_MS_MAX = 30_000;
 
+/** Longest that the receiver waits for its next byte, whatever is tried meanwhile. */
+export const CLIENT_WAIT_MS_MAX = 115_000;
+
 /** What a NAR must turn out to be. */
 export interface NarExpectation {
   readonly narHash: NarHash;
   /** Bytes. */
   readonly narSize: number;
+  /** What else the contents must pass, anew for each source. */
+  readonly contentCheck?: (() => ContentCheck) | undefined;
 }
 
 /** One way to the bytes of a NAR. */
@@ -30,27 +36,31 @@ export interface NarSource {
   failed?(error: unknown, wrong: boolean): void;
 }
 
-export interface DeliveryOptions {
+export interface DeliveryLimits {
+  readonly holdMs?: number | undefined;
+  readonly stallMs?: number | undefined;
+  readonly waitMs?: number | undefined;
+}
+
+export interface DeliveryOptions extends DeliveryLimits {
   readonly signal: AbortSignal;
   /** Bytes that may be held back for this NAR now; 0 to hold nothing but the tail. */
   readonly holdBytes: number;
-  readonly holdMs?: number;
-  readonly stallMs?: number;
 }
 
 /**
  * The NAR from the first source that gives it, going on with the next source at the byte reached
  * when one fails. Yields pieces that may leave the process: with `holdBytes` ≥ the size nothing
  * before the whole is proven or `holdMs` passed; never the last TAIL_BYTES before hash and
- * size match. Rejects CORRUPT or UNAVAILABLE when no source is left: the receiver must then cut the
- * connection. Opens a source only when the ones before it failed.
+ * size match. Rejects CORRUPT or UNAVAILABLE when no source is left, or the receiver waits for too
+ * long: it must then cut the connection. Opens a source only when the ones before it failed.
  */
 export async function* deliverNar(
   expected: NarExpectation,
   sources: Iterable<NarSource> | AsyncIterable<NarSource>,
   options: DeliveryOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const released = new ReleasedPrefix();
+  const released = new ReleasedPrefix(options.waitMs ?? CLIENT_WAIT_MS_MAX);
   const held = new HeldBytes(expected.narSize, options);
   const reasons: string[] = [];
   let cause: unknown;
@@ -70,6 +80,7 @@ export async function* deliverNar(
       source.failed?.(error, error instanceof WrongBytes);
       reasons.push(`${source.name}: ${error instanceof Error ? error.message : String(error)}`);
       cause = error;
+      if (released.msLeft() <= 0) break;
     } finally {
       options.signal.removeEventListener("abort", stop);
       attempt.abort(new CastoreError("CLOSED", "this source is no longer needed"));
@@ -93,11 +104,28 @@ class WrongBytes extends CastoreError {
 /** Bytes of the NAR that left the process so far. */
 class ReleasedPrefix {
   readonly #hash: Hash = createHash("sha256");
+  readonly #waitMs: number;
+  #waitsSince = Date.now();
   size = 0;
+
+  /** The receiver may wait for `waitMs` for its next byte. */
+  constructor(waitMs: number) {
+    this.#waitMs = waitMs;
+  }
 
   add(piece: Uint8Array): void {
     this.#hash.update(piece);
     this.size += piece.byteLength;
+  }
+
+  /** The receiver took what was added, and waits for more. */
+  taken(): void {
+    this.#waitsSince = Date.now();
+  }
+
+  /** Milliseconds that the receiver may still wait. */
+  msLeft(): number {
+    return this.#waitsSince + this.#waitMs - Date.now();
   }
 
   /** Hex sha256 of what was released. */
@@ -176,12 +204,15 @@ async function* attemptSource(
   options: DeliveryOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const hash = createHash("sha256");
+  const check = expected.contentCheck?.();
   let received = 0;
   let toSkip = released.size;
   const stallMs = options.stallMs ?? SOURCE_STALL_MS_MAX;
-  for await (const event of withDeadlines(source.open(signal), stallMs, held)) {
+  const stallMsNow = () => Math.min(stallMs, released.msLeft());
+  for await (const event of withDeadlines(source.open(signal), stallMsNow, held)) {
     if (event !== "release") {
       received += event.byteLength;
+      check?.update(event);
       if (received > expected.narSize) {
         throw new WrongBytes(`more than the ${expected.narSize} bytes expected`);
       }
@@ -192,6 +223,7 @@ async function* attemptSource(
     for (const piece of held.takeReleasable()) {
       released.add(piece);
       yield piece;
+      released.taken();
     }
   }
   if (received < expected.narSize) {
@@ -199,6 +231,7 @@ async function* attemptSource(
   }
   const narHash = narHashOf(hash.digest());
   if (narHash !== expected.narHash) throw new WrongBytes(`its hash is ${narHash}`);
+  if (check?.matches() === false) throw new WrongBytes("its contents are not those of its CA");
 }
 
 /** Adds `piece` to `hash`; returns the part of it that no earlier source released. */
@@ -223,11 +256,11 @@ function skipPrefix(
 
 /**
  * The pieces of `source`, and "release" when held bytes may leave. Rejects UNAVAILABLE when no
- * piece came for `stallMs`. Time spent by the consumer does not count.
+ * piece came within `stallMs()`. Time spent by the consumer does not count.
  */
 async function* withDeadlines(
   source: AsyncIterable<Uint8Array>,
-  stallMs: number,
+  stallMs: () => number,
   held: HeldBytes,
 ): AsyncGenerator<Uint8Array | "release", void, undefined> {
   const iterator = source[Symbol.asyncIterator]();
@@ -236,11 +269,12 @@ async function* withDeadlines(
     for (;;) {
       const next = iterator.next();
       next.catch(() => {});
-      const stalledAt = Date.now() + stallMs;
+      const patienceMs = stallMs();
+      const stalledAt = Date.now() + patienceMs;
       let result: IteratorResult<Uint8Array> | "timeout" = "timeout";
       while (result === "timeout") {
         const stallLeft = stalledAt - Date.now();
-        if (stallLeft <= 0) throw new CastoreError("UNAVAILABLE", `no byte for ${stallMs} ms`);
+        if (stallLeft <= 0) throw new CastoreError("UNAVAILABLE", `no byte for ${patienceMs} ms`);
         const releaseIn = held.msUntilRelease();
         result = await within(next, Math.min(stallLeft, releaseIn ?? stallLeft));
         if (result === "timeout" && releaseIn !== undefined) yield "release";

@@ -1,12 +1,20 @@
-import { type CallOptions, CastoreError, isCastoreError, type LocalStore } from "@castore/castore";
+import {
+  type CallOptions,
+  CastoreError,
+  isCastoreError,
+  type Lease,
+  type LocalStore,
+  type Node,
+} from "@castore/castore";
 import { LRUCache } from "lru-cache";
 import type { BridgeMetrics, NarWay } from "./bridge-metrics.ts";
 import { createCastoreNarSource, PLAIN_FILE_BYTES_MAX } from "./castore-nar-source.ts";
 import type { CastoreWays } from "./castore-ways.ts";
+import { type ContentCheck, createContentCheck, hasContent } from "./content-check.ts";
 import { HoldBudget } from "./hold-budget.ts";
 import type { Log } from "./http-server.ts";
 import type { LocalPathInfoService } from "./local-path-info-service.ts";
-import { deliverNar, type NarSource } from "./nar-delivery.ts";
+import { type DeliveryLimits, deliverNar, type NarSource } from "./nar-delivery.ts";
 import type { NarInfo } from "./nar-info.ts";
 import { formatNarInfo, parseNarInfo } from "./nar-info-text.ts";
 import { createNarLayout } from "./nar-layout.ts";
@@ -33,10 +41,22 @@ export interface SubstituterOptions {
   readonly upstreams: UpstreamSet;
   readonly trustedKeys: TrustedKeys;
   readonly upgrade: UpgradeMode;
-
   readonly castoreWays: CastoreWays;
   readonly metrics: BridgeMetrics;
   readonly log: Log;
+  readonly delivery?: DeliveryLimits | undefined;
+}
+
+export interface OpenNarOptions {
+  readonly signal: AbortSignal;
+  /** Longest that the client may be without a byte. */
+  readonly waitMs?: number | undefined;
+}
+
+export interface OpenedNar {
+  /** Bytes. */
+  readonly size: number;
+  readonly bytes: AsyncIterable<Uint8Array>;
 }
 
 /**
@@ -46,9 +66,7 @@ export interface SubstituterOptions {
 export class Substituter implements AsyncDisposable {
   readonly #options: SubstituterOptions;
   readonly #recent = new LRUCache<StoreHash, { readonly found: FoundNarInfo; readonly at: number }>(
-    {
-      max: RECENT_MAX,
-    },
+    { max: RECENT_MAX },
   );
   readonly #wrong = new LRUCache<string, true>({ max: RECENT_MAX, ttl: WRONG_REST_MS });
   readonly #holding = new HoldBudget();
@@ -70,6 +88,11 @@ export class Substituter implements AsyncDisposable {
     return found?.narInfo;
   }
 
+  /** To be held while a NAR is asked for and read: until then nothing of it is collected. */
+  lease(): Lease {
+    return this.#options.store.lease();
+  }
+
   /** The proven NAR of that hash in the local store, or undefined. */
   async provenNar(narHash: NarHash, options: CallOptions = {}): Promise<ServedNar | undefined> {
     await this.#storing.get(narHash);
@@ -84,8 +107,8 @@ export class Substituter implements AsyncDisposable {
         stream: (start, end) => layout.stream(start, end),
       };
     } catch (error) {
-      if (!isCastoreError(error, "INCOMPLETE")) throw error;
-      this.#options.log(`${narHash}: not whole in the local store any more: ${error.message}`);
+      options.signal?.throwIfAborted();
+      this.#options.log(`${narHash}: not readable in the local store: ${messageOf(error)}`);
       return undefined;
     }
   }
@@ -97,8 +120,8 @@ export class Substituter implements AsyncDisposable {
   async openNar(
     storeHash: StoreHash,
     narHash: NarHash,
-    options: { readonly signal: AbortSignal },
-  ): Promise<{ readonly size: number; readonly bytes: AsyncIterable<Uint8Array> } | undefined> {
+    options: OpenNarOptions,
+  ): Promise<OpenedNar | undefined> {
     const found = await this.#find(storeHash, options);
     if (found === undefined) return undefined;
     const { narInfo } = found;
@@ -106,7 +129,7 @@ export class Substituter implements AsyncDisposable {
       this.#options.log(`${narInfo.storePath}: now has NAR ${narInfo.narHash}, not ${narHash}`);
       return undefined;
     }
-    return { size: narInfo.narSize, bytes: this.#deliver(found, options.signal) };
+    return { size: narInfo.narSize, bytes: this.#deliver(found, options) };
   }
 
   /** Resolves once the path is in the local store, proven. Rejects where no source gives it. */
@@ -122,14 +145,13 @@ export class Substituter implements AsyncDisposable {
       throw new CastoreError("INCOMPLETE", `${storeHash}: no upstream has it`);
     }
     const { narInfo } = found;
+    using _lease = this.lease();
     const root = pathInfos.findNar(narInfo.narHash);
-    if (root !== undefined) {
-      return {
-        pathInfo: await this.#putProven(found, pathInfoOf(narInfo, root.node)),
-        isPresent: false,
-      };
+    if (root !== undefined && (await this.#hasContents(narInfo, root.node, options))) {
+      const pathInfo = await this.#putProven(found, pathInfoOf(narInfo, root.node));
+      return { pathInfo, isPresent: false };
     }
-    for await (const _piece of this.#deliver(found, options.signal)) {
+    for await (const _piece of this.#deliver(found, options)) {
       // The bytes are kept on the way; here nobody else wants them.
     }
     await this.#storing.get(narInfo.narHash);
@@ -161,7 +183,7 @@ export class Substituter implements AsyncDisposable {
       } catch (error) {
         options.signal?.throwIfAborted();
         way.failed(error);
-        log(`closure of ${storeHash}: ${error instanceof Error ? error.message : String(error)}`);
+        log(`closure of ${storeHash}: ${messageOf(error)}`);
       }
     }
   }
@@ -205,45 +227,69 @@ export class Substituter implements AsyncDisposable {
     return found;
   }
 
-  async *#deliver(found: FoundNarInfo, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const { metrics } = this.#options;
-    const hold = this.#holding.take(found.narInfo.narSize);
+  /** What CA alone vouches for counts only if the contents are those that it names. */
+  #contentCheck(narInfo: NarInfo): (() => ContentCheck) | undefined {
+    const { storePath, references, ca } = narInfo;
+    const trust = this.#options.trustedKeys.trusts(narInfo);
+    if (trust?.by !== "content-address" || ca === undefined) return undefined;
+    return () => createContentCheck({ storePath, references, ca });
+  }
+
+  async #hasContents(narInfo: NarInfo, root: Node, options: CallOptions): Promise<boolean> {
+    const check = this.#contentCheck(narInfo);
+    return check === undefined || (await hasContent(check(), root, this.#options.store, options));
+  }
+
+  async *#deliver(found: FoundNarInfo, options: OpenNarOptions): AsyncGenerator<Uint8Array> {
+    const { metrics, delivery } = this.#options;
+    const { narHash, narSize } = found.narInfo;
+    const lease = this.lease();
+    const hold = this.#holding.take(narSize);
     metrics.narsUnderWay.inc();
     try {
-      yield* deliverNar(found.narInfo, this.#sources(found, signal), {
-        signal,
-        holdBytes: hold.bytes,
-      });
+      const expected = { narHash, narSize, contentCheck: this.#contentCheck(found.narInfo) };
+      const limits = { ...delivery, ...options, holdBytes: hold.bytes };
+      yield* deliverNar(expected, this.#sources(found, options.signal), limits);
     } finally {
       metrics.narsUnderWay.dec();
       hold.release();
+      const storing = this.#storing.get(narHash) ?? Promise.resolve();
+      void storing.then(() => lease.release());
     }
   }
 
   /** The ways to the NAR, best first, each made when the ones before it failed. */
   async *#sources(found: FoundNarInfo, signal: AbortSignal): AsyncGenerator<NarSource> {
     const { upgrade, upstreams } = this.#options;
+    const { storePath, narHash } = found.narInfo;
     const tried = new Set<unknown>();
     for (let at: FoundNarInfo | undefined = found; at !== undefined; ) {
       tried.add(at.upstream);
-      if (upgrade !== "never") {
-        const source = await this.#castoreSource(at, signal);
-        if (source !== undefined) yield source;
+      if (at.narInfo.narHash === narHash) {
+        if (upgrade !== "never") {
+          const source = await this.#castoreSource(at, signal);
+          if (source !== undefined) yield source;
+        }
+        const asked = upgrade === "require" ? undefined : await this.#asked(at, { signal });
+        if (asked !== undefined && !this.#isWrong(asked, "plain")) yield this.#plainSource(asked);
       }
-      if (upgrade !== "require" && !this.#isWrong(at, "plain")) yield this.#plainSource(at);
-      const next = await upstreams.findNarInfoElsewhere(storePathHash(found.narInfo.storePath), {
-        signal,
-        except: tried,
-      });
-      at = next?.narInfo.narHash === found.narInfo.narHash ? next : undefined;
+      const storeHash = storePathHash(storePath);
+      at = await upstreams.findNarInfoElsewhere(storeHash, { signal, except: tried });
     }
+  }
+
+  /** The narinfo with its URL, which one that a closure brought does not have. */
+  async #asked(found: FoundNarInfo, options: CallOptions): Promise<FoundNarInfo | undefined> {
+    if (found.narInfo.url !== "") return found;
+    const { storePath, narHash } = found.narInfo;
+    const lookup = await this.#options.upstreams.findNarInfo(storePathHash(storePath), options);
+    return lookup.found?.narInfo.narHash === narHash ? lookup.found : undefined;
   }
 
   async #castoreSource(found: FoundNarInfo, signal: AbortSignal): Promise<NarSource | undefined> {
     const { narInfo, upstream } = found;
-    const { fileSize } = narInfo;
     const mayBePlain = this.#options.upgrade !== "require";
-    if (mayBePlain && fileSize !== undefined && fileSize <= PLAIN_FILE_BYTES_MAX) return undefined;
+    if (mayBePlain && plainSizeOf(narInfo) <= PLAIN_FILE_BYTES_MAX) return undefined;
     if (this.#isWrong(found, "castore")) return undefined;
     const way = await this.#options.castoreWays.for(upstream, { signal });
     if (way === undefined || !(await way.isUsable({ signal }))) return undefined;
@@ -255,7 +301,10 @@ export class Substituter implements AsyncDisposable {
       metadata: way.metadata,
       fetcher: way.fetcher,
       alongside: () => this.#together(upstream),
-      plainFileSize: mayBePlain ? fileSize : undefined,
+      plainSize: async () => {
+        const asked = mayBePlain ? await this.#asked(found, { signal }) : undefined;
+        return asked && plainSizeOf(asked.narInfo);
+      },
       onChunk: (from, size) => {
         metrics.chunks.inc({ from });
         metrics.chunkBytes.inc({ from }, size);
@@ -285,7 +334,7 @@ export class Substituter implements AsyncDisposable {
       onProven: (stored) => this.#keep(found, "plain", stored),
       onFailed: (error, wrong) => this.#failed(found, "plain", error, wrong),
       onNotKept: (error) => {
-        this.#options.log(`${narInfo.storePath}: passed on, but not kept: ${String(error)}`);
+        this.#options.log(`${narInfo.storePath}: passed on, but not kept: ${messageOf(error)}`);
       },
     });
   }
@@ -295,8 +344,7 @@ export class Substituter implements AsyncDisposable {
     const since = Date.now() - TOGETHER_MS;
     for (const [storeHash, { found, at }] of this.#recent.entries()) {
       if (at < since || found.upstream !== upstream) continue;
-      const { fileSize } = found.narInfo;
-      if (fileSize === undefined || fileSize > PLAIN_FILE_BYTES_MAX) yield storeHash;
+      if (plainSizeOf(found.narInfo) > PLAIN_FILE_BYTES_MAX) yield storeHash;
     }
   }
 
@@ -310,7 +358,7 @@ export class Substituter implements AsyncDisposable {
       .then((pathInfo) => this.#putProven(found, pathInfo))
       .then(
         () => {},
-        (error: unknown) => log(`${storePath}: passed on, but not kept: ${String(error)}`),
+        (error: unknown) => log(`${storePath}: passed on, but not kept: ${messageOf(error)}`),
       )
       .finally(() => this.#storing.delete(narHash));
     this.#storing.set(narHash, kept);
@@ -322,13 +370,21 @@ export class Substituter implements AsyncDisposable {
     if (isCastoreError(error, "UNSUPPORTED")) return;
     metrics.sourceFailures.inc({ way, fault: wrong ? "wrong" : "failed" });
     if (wrong) this.#wrong.set(wrongKey(found, way), true);
-    const text = error instanceof Error ? error.message : String(error);
-    log(`${storePath}: ${way} way by ${found.upstream.url.href}: ${text}`);
+    log(`${storePath}: ${way} way by ${found.upstream.url.href}: ${messageOf(error)}`);
   }
 
   #isWrong(found: FoundNarInfo, way: NarWay): boolean {
     return this.#wrong.has(wrongKey(found, way));
   }
+}
+
+/** Bytes that the plain NAR costs, at most where the narinfo does not say. */
+function plainSizeOf({ fileSize, narSize }: NarInfo): number {
+  return fileSize ?? narSize;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function wrongKey({ upstream, narInfo }: FoundNarInfo, way: NarWay): string {
