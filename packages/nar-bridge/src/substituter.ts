@@ -248,7 +248,7 @@ export class Substituter implements AsyncDisposable {
     metrics.narsUnderWay.inc();
     try {
       const expected = { narHash, narSize, contentCheck: this.#contentCheck(found.narInfo) };
-      const limits = { ...delivery, ...options, holdBytes: hold.bytes };
+      const limits = { ...options, ...delivery, holdBytes: hold.bytes };
       yield* deliverNar(expected, this.#sources(found, options.signal), limits);
     } finally {
       metrics.narsUnderWay.dec();
