@@ -52,7 +52,7 @@ test.each(COMPRESSIONS)("a NAR compressed by %s comes uncompressed", async (comp
   expect(await bridge.metric("castore_nars_total", { way: "plain" })).toBe(1);
 });
 
-test("before it is proven a NAR has its length, and nothing that would let Nix resume", async () => {
+test("before it is proven a NAR has a length and nothing to resume by", async () => {
   const path = await makePath("provisional", TREE);
   const bridge = await start(await startCache(path));
   const { headers } = await raw(bridge.url + path.bridged, { headers: { range: "bytes=10-" } });
