@@ -22,6 +22,12 @@ const COMMANDS: readonly (readonly [
     async () => (await import("./serve-command.ts")).serveCommand(),
   ],
   [
+    "mount",
+    "mount store paths, fetched when they are looked at",
+    async () => (await import("./mount-command.ts")).mountCommand(),
+  ],
+  ["umount", "take a mount away", async () => (await import("./mount-command.ts")).umountCommand()],
+  [
     "substitute",
     "fetch store paths and all they refer to, without Nix",
     async () => (await import("./substitute-command.ts")).substituteCommand(),

@@ -58,3 +58,10 @@ export function parseDuration(text: string): number {
   if (unitMs === undefined) throw new InvalidArgumentError("want a time such as 90s, 30m or 7d");
   return Number(count) * unitMs;
 }
+
+/** Seconds, with a fraction if need be: more than 0, at most a day. */
+export function parseSeconds(text: string): number {
+  const seconds = /^\d{1,5}(\.\d{1,3})?$/.test(text) ? Number(text) : 0;
+  if (seconds > 0 && seconds <= 86_400) return seconds;
+  throw new InvalidArgumentError("want seconds, more than 0");
+}

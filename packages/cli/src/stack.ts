@@ -38,8 +38,9 @@ const GREETING_MS_MAX = 2_000;
 export interface StoreOptions {
   readonly store?: string;
   readonly storeMaxSize?: number;
+  /** For a process that takes leases: as of LocalStoreOptions. */
+  readonly unleasedMs?: number;
 }
-
 export interface OpenStore extends AsyncDisposable {
   readonly store: LocalStore;
   readonly pathInfos: LocalPathInfoService;
@@ -47,7 +48,8 @@ export interface OpenStore extends AsyncDisposable {
 
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const path = options.store ?? defaultStorePath();
-  const store = await openLocalStore({ path, create: true });
+  const { unleasedMs } = options;
+  const store = await openLocalStore({ path, create: true, unleasedMs });
   const pathInfos = createLocalPathInfoService(store, {
     calculateNar: (node, callOptions) => calculateNar(node, store, callOptions),
   });

@@ -225,6 +225,11 @@ export {
   storePathOf,
 } from "./store-path.ts";
 export {
+  createStoreRootNodes,
+  type StoreRootNodes,
+  type StoreRootNodesOptions,
+} from "./store-root-nodes.ts";
+export {
   decodeStoredPathInfo,
   encodeStoredPathInfo,
   type RootProof,

@@ -1,0 +1,127 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { resolve } from "node:path";
+import {
+  CastoreError,
+  digestOf,
+  EMPTY_DIGEST,
+  localDirectContent,
+  type Node,
+  pathComponentOfText,
+} from "@castore/castore";
+import { type Mount, mountStore, unmountFuse } from "@castore/fuse";
+import { createStoreRootNodes } from "@castore/nar-bridge";
+import { Command } from "commander";
+import { addUpstreamOptions } from "./bridge-command.ts";
+import { logLine } from "./run-server.ts";
+import { parseSeconds } from "./settings.ts";
+import { openStore, openSubstituter, type StoreOptions, type UpstreamOptions } from "./stack.ts";
+
+interface MountCommandOptions extends StoreOptions, UpstreamOptions {
+  readonly listRoot?: boolean;
+  readonly allowOther?: boolean;
+  readonly over?: boolean;
+  readonly passthrough?: boolean;
+  readonly xattr?: boolean;
+  readonly timeout: number;
+  readonly background?: boolean;
+}
+
+export function mountCommand(): Command {
+  const command = new Command("mount")
+    .description("Mount store paths: those of the local store, others on first use.")
+    .option("--store <dir>", "local store ($CASTORE_STORE or your cache directory)")
+    .option("--list-root", "let the mountpoint be listed: what the local store holds")
+    .option("--allow-other", "let other users look (for users: user_allow_other in fuse.conf)")
+    .option("--over", "mount over a directory that is not empty")
+    .option("--passthrough", "let the kernel read large files from the store itself (root)")
+    .option("--xattr", "show digests as extended attributes")
+    .option("--timeout <seconds>", "a program that waits so long gets an error", parseSeconds, 60)
+    .option("--background", "return once it is mounted")
+    .argument("<mountpoint>", "an empty directory");
+  return addUpstreamOptions(command)
+    .addHelpText("after", MOUNT_HELP)
+    .action(async (mountpoint: string) => {
+      const options = command.opts<MountCommandOptions>();
+      if (options.background === true) await runInBackground();
+      else await runMount(resolve(mountpoint), options);
+    });
+}
+
+const MOUNT_HELP = `
+Nothing is fetched before it is looked at. "castore umount" takes the mount away, as do SIGTERM
+and SIGINT. What was looked at stays in the store until then.`;
+
+export function umountCommand(): Command {
+  const command = new Command("umount")
+    .description("Take away what castore mount mounted, whether it still runs or not.")
+    .option("--lazy", "although it is in use: its users may finish")
+    .option("--force", "although it is in use: its users get errors")
+    .argument("<mountpoint>", "where it is mounted");
+  return command.action((mountpoint: string) => unmountFuse(resolve(mountpoint), command.opts()));
+}
+
+/** So long a collection waits for a mount: what is substituted has a lease, what is used a pin. */
+const UNLEASED_MS = 5_000;
+
+async function runMount(mountpoint: string, options: MountCommandOptions): Promise<void> {
+  await using opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });
+  await using stack = await openSubstituter(opened, options, logLine);
+  const { store, pathInfos } = opened;
+  const roots = createStoreRootNodes({
+    store,
+    pathInfos,
+    substituter: stack.substituter,
+    pin: `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`,
+  });
+  const mount = await mountStore({
+    mountpoint,
+    roots,
+    directories: store.directories,
+    blobs: store.blobs,
+    content: localDirectContent(store),
+    extraRoots: [[LINKS, EMPTY_DIRECTORY]],
+    listRoot: options.listRoot,
+    allowOther: options.allowOther,
+    over: options.over,
+    passthrough: options.passthrough,
+    xattr: options.xattr,
+    timeoutMs: options.timeout * 1000,
+    log: logLine,
+  });
+  process.stdout.write(`castore mount serves ${mountpoint}\n`);
+  await endOf(mount);
+  await roots.release();
+}
+
+/** Nix takes a directory for a store only where this is in it. */
+const LINKS = pathComponentOfText(".links");
+const EMPTY_DIRECTORY: Node = { type: "directory", digest: EMPTY_DIGEST, size: 0 };
+
+/** Resolves once the mount is gone, which a signal makes it. */
+async function endOf(mount: Mount): Promise<void> {
+  // In the background nobody reads any more what is written there.
+  process.stderr.on("error", () => {});
+  const close = () => {
+    mount.close().catch((error: unknown) => logLine(`unmount: ${String(error)}`));
+  };
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, close);
+  await mount.ended;
+}
+
+/** Starts this command again without --background; returns once that has mounted. */
+async function runInBackground(): Promise<void> {
+  const args = process.argv.slice(1).filter((arg) => arg !== "--background");
+  const child = spawn(process.execPath, [...process.execArgv, ...args], {
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  // Whoever waits for the end of this command's output must not wait for the mount's.
+  child.stderr.pipe(process.stderr, { end: false });
+  const ready = once(child.stdout, "data").then(() => true);
+  const ended = once(child, "close").then(() => false);
+  if (!(await Promise.race([ready, ended]))) throw new CastoreError("UNAVAILABLE", "not mounted");
+  child.stdout.destroy();
+  child.stderr.destroy();
+  child.unref();
+}

@@ -1,0 +1,97 @@
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { compareTrees } from "./support/compare-trees.ts";
+import { createNixWorld, type NixWorld } from "./support/nix-world.ts";
+import { repositoryRoot } from "./support/repository-root.ts";
+
+const execute = promisify(execFile);
+const castore = join(repositoryRoot(), "packages/cli/bin/castore.js");
+
+describe("castore mount", () => {
+  let world: NixWorld;
+  let app: string;
+  let paths: readonly string[];
+  let cache: string;
+  let mountpoint: string;
+  let args: readonly string[];
+
+  beforeAll(async () => {
+    world = await createNixWorld();
+    app = await world.build("app", { bigBytes: "2000000" });
+    paths = (await world.pathInfos(world.store.uri, [app])).map(({ path }) => path);
+    cache = await world.copyToCache([app], "xz");
+    mountpoint = world.temporary("mnt");
+    await mkdir(mountpoint);
+    const store = world.temporary("castore");
+    const upstream = ["--upstream", `file://${cache}`, "--trusted-public-key", world.publicKey];
+    args = ["mount", "--store", store, ...upstream, "--list-root", mountpoint];
+  });
+  afterAll(() => world[Symbol.asyncDispose]());
+
+  async function start(more: readonly string[] = []): Promise<ChildProcess> {
+    const child = spawn(process.execPath, [castore, ...args, ...more], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(child.stdout, "data");
+    return child;
+  }
+
+  const at = (path: string) => path.replace("/nix/store", mountpoint);
+  const isMounted = async () =>
+    (await readFile("/proc/mounts", "utf8")).includes(` ${mountpoint} fuse.castore `);
+  const names = async () => (await execute("ls", ["-A", mountpoint])).stdout.trim().split("\n");
+
+  it("shows each path of an upstream as it is, fetched when it is looked at", async () => {
+    const child = await start();
+    expect(await names()).toEqual([".links"]);
+    await expect(execute("stat", [at(`${app}x`)])).rejects.toThrow(/No such file/);
+    await expect(execute("stat", [`${mountpoint}/no-store-path`])).rejects.toThrow(/No such/);
+    expect(await names()).toEqual([".links"]);
+    for (const path of paths) {
+      expect(await compareTrees(world.store.fileOf(path), at(path))).toEqual([]);
+    }
+    child.kill("SIGTERM");
+    expect(await once(child, "exit")).toEqual([0, null]);
+    expect(await isMounted()).toBe(false);
+  });
+
+  it("shows what the local store holds without any upstream", async () => {
+    await execute("mv", [cache, `${cache}.away`]);
+    const child = await start(["--passthrough"]);
+    expect((await names()).length).toBe(1 + paths.length);
+    expect(await compareTrees(world.store.fileOf(app), at(app))).toEqual([]);
+    await execute(process.execPath, [castore, "umount", mountpoint]);
+    expect(await once(child, "exit")).toEqual([0, null]);
+    await execute("mv", [`${cache}.away`, cache]);
+  });
+
+  it("keeps what was looked at from being collected", async () => {
+    const child = await start();
+    await execute("ls", [at(app)]);
+    const store = args[2] ?? "";
+    const run = (...command: string[]) => execute(process.execPath, [castore, ...command]);
+    await run("gc", "--store", store);
+    expect(await compareTrees(world.store.fileOf(app), at(app))).toEqual([]);
+    child.kill("SIGINT");
+    await once(child, "exit");
+  });
+
+  it("in the background returns once it is mounted, and ends by umount", async () => {
+    await execute(process.execPath, [castore, ...args, "--background"]);
+    expect(await isMounted()).toBe(true);
+    expect(await names()).toContain(".links");
+    await execute(process.execPath, [castore, "umount", mountpoint]);
+    expect(await isMounted()).toBe(false);
+    const again = execute(process.execPath, [castore, "umount", mountpoint]);
+    await expect(again).rejects.toThrow(/unmount .*: EINVAL/);
+  });
+
+  it("refuses a mountpoint that is not empty", async () => {
+    const refused = execute(process.execPath, [castore, ...args.slice(0, -1), "/usr"]);
+    await expect(refused).rejects.toMatchObject({ code: 1 });
+  });
+});
