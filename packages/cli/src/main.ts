@@ -68,6 +68,16 @@ const COMMANDS: readonly (readonly [
     async () => (await import("./keep-commands.ts")).statsCommand(),
   ],
   [
+    "seed",
+    "note the files of /nix/store, in place, as a source of chunks",
+    async () => (await import("./check-commands.ts")).seedCommand(),
+  ],
+  [
+    "fsck",
+    "verify the local store, and repair it",
+    async () => (await import("./check-commands.ts")).fsckCommand(),
+  ],
+  [
     "root",
     "keep store paths and entries from being collected",
     async () => (await import("./keep-commands.ts")).rootCommand(),

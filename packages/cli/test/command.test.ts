@@ -121,6 +121,35 @@ describe("roots and garbage collection", () => {
   });
 });
 
+describe("what the store is checked for", () => {
+  test("fsck finds a flipped byte, fails, and moves it away with --repair", async () => {
+    const big = join(directory, "big");
+    writeFileSync(big, Buffer.alloc(100_000, "big "));
+    const store = join(directory, "checked");
+    const imported = await castore(["import", "--store", store, big]);
+    const { node } = JSON.parse(imported.stdout.toString());
+    expect((await castore(["fsck", "--store", store])).code).toBe(0);
+    const file = join(store, "blobs", node.digest.slice(0, 2), node.digest.slice(2));
+    chmodSync(file, 0o644);
+    writeFileSync(file, Buffer.alloc(100_000, "bug "));
+    const found = await castore(["fsck", "--store", store]);
+    expect(found.code).toBe(1);
+    expect(found.stdout.toString()).toContain(`blob ${node.digest}`);
+    expect((await castore(["fsck", "--repair", "--store", store])).code).toBe(0);
+    expect((await castore(["fsck", "--store", store])).code).toBe(0);
+  });
+
+  test("seed notes files in place and passes over them the second time", async () => {
+    const seeds = join(directory, "seeds");
+    mkdirSync(join(seeds, "path"), { recursive: true });
+    writeFileSync(join(seeds, "path", "file"), Buffer.alloc(50_000, "seed"));
+    const first = JSON.parse((await castore(["seed", "--json", seeds])).stdout.toString());
+    expect(first).toMatchObject({ filesIndexed: 1, bytesRead: 50_000, failures: 0 });
+    const second = JSON.parse((await castore(["seed", "--json", seeds])).stdout.toString());
+    expect(second).toMatchObject({ filesIndexed: 0, entriesSkipped: 1 });
+  });
+});
+
 describe("usage", () => {
   test.each([
     [["frobnicate"]],
