@@ -1,6 +1,7 @@
 import { status } from "@grpc/grpc-js";
-import type { BlobService } from "./blob-service.ts";
+import type { BlobReader, BlobService, CallOptions } from "./blob-service.ts";
 import { CastoreError } from "./castore-error.ts";
+import type { ChunkIndex } from "./chunk-index.ts";
 import { DIGEST_BYTES, type Digest, digestOfBytes, formatDigestText } from "./digest.ts";
 import {
   BLOB_SERVICE_NAME,
@@ -11,24 +12,47 @@ import {
 import { BLOB_SIZE_HEADER, messagesOf } from "./grpc-blob-service.ts";
 import { type GrpcService, receivingMethod, sendingMethod, unaryMethod } from "./grpc-handler.ts";
 import { GrpcStatusError } from "./grpc-status.ts";
+import { createBytesReader } from "./memory-blob-service.ts";
+
+export interface BlobGrpcOptions {
+  /** Finds chunks that `blobs` does not find by themselves. */
+  readonly chunks?: ChunkIndex | undefined;
+}
 
 /** Offers `blobs` as snix.castore.v1.BlobService. */
-export function createBlobGrpcService(blobs: BlobService): GrpcService {
+export function createBlobGrpcService(
+  blobs: BlobService,
+  options: BlobGrpcOptions = {},
+): GrpcService {
+  const hasChunk = async (digest: Digest, call: CallOptions): Promise<boolean> => {
+    const [indexed] = (await options.chunks?.has([digest], call)) ?? [];
+    return indexed === true;
+  };
+  const open = async (digest: Digest, call: CallOptions): Promise<BlobReader | undefined> => {
+    const reader = await blobs.open(digest, call);
+    if (reader !== undefined) return reader;
+    const chunk = await options.chunks?.get({ digest }, call);
+    return chunk && createBytesReader(digest, chunk);
+  };
   return {
     name: BLOB_SERVICE_NAME,
     methods: [
       unaryMethod(blobStatMethod, async (request, { signal }) => {
         const digest = requestedDigest(request.digest);
         const chunks = await blobs.chunks(digest, { signal });
-        if (chunks === undefined) throw notFound(digest);
+        if (chunks === undefined) {
+          if (await hasChunk(digest, { signal })) return [];
+          throw notFound(digest);
+        }
         const [first] = chunks;
         // snix wants a list of one left out, and every chunk of a list to be read like a blob.
         if (first === undefined || chunks.length === 1) return [];
-        return (await blobs.has(first.digest, { signal })) ? chunks : [];
+        const whole = await blobs.has(first.digest, { signal });
+        return whole || (await hasChunk(first.digest, { signal })) ? chunks : [];
       }),
       sendingMethod(blobReadMethod, async function* (request, { signal, sendHeaders }) {
         const digest = requestedDigest(request);
-        const reader = await blobs.open(digest, { signal });
+        const reader = await open(digest, { signal });
         if (reader === undefined) throw notFound(digest);
         try {
           sendHeaders({ [BLOB_SIZE_HEADER]: String(reader.size) });

@@ -110,7 +110,11 @@ export { createFirstDirectoryService } from "./first-directory-service.ts";
 export { firstAnswer, rejectWrite } from "./first-of.ts";
 export type { CollectionReport } from "./garbage-collection.ts";
 export type { CollectOptions } from "./garbage-collector.ts";
-export { createBlobGrpcService, requestedDigest } from "./grpc-blob-handlers.ts";
+export {
+  type BlobGrpcOptions,
+  createBlobGrpcService,
+  requestedDigest,
+} from "./grpc-blob-handlers.ts";
 export { createGrpcBlobService } from "./grpc-blob-service.ts";
 export { type GrpcChannel, type GrpcChannelOptions, openGrpcChannel } from "./grpc-channel.ts";
 export { createDirectoryGrpcService } from "./grpc-directory-handlers.ts";

@@ -40,6 +40,29 @@ describeBlobService("gRPC before a local store", async () => {
   return { service: createGrpcBlobService(pair.channel), close: closeAll };
 });
 
+describeBlobService("gRPC before a local store and its chunks", async () => {
+  const { store, close } = await temporaryStore();
+  const { blobs, chunks } = store;
+  const pair = await openGrpcPair([createBlobGrpcService(blobs, { chunks })]);
+  const closeAll = () => pair.close().then(close);
+  return { service: createGrpcBlobService(pair.channel), close: closeAll };
+});
+
+test("with its chunk index, a local store's chunks are told and served", async () => {
+  const { store, close } = await temporaryStore();
+  const { blobs, chunks } = store;
+  const bytes = prngBytes(3_000_000);
+  const { digest } = await blobs.put([new Uint8Array(bytes)]);
+  const pair = await openGrpcPair([createBlobGrpcService(blobs, { chunks })]);
+  const remote = createGrpcBlobService(pair.channel);
+  const list = (await remote.chunks(digest)) ?? [];
+  expect(list).toEqual(await blobs.chunks(digest));
+  for (const chunk of list) expect(await remote.has(chunk.digest)).toBe(true);
+  expect((await readAll(remote, digest)).equals(bytes)).toBe(true);
+  await pair.close();
+  await close();
+});
+
 describeDirectoryService("gRPC before a local store", async () => {
   const { store, close } = await temporaryStore();
   const pair = await openGrpcPair([createDirectoryGrpcService(store.directories)]);

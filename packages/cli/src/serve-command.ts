@@ -1,8 +1,9 @@
 import { readFile } from "node:fs/promises";
-import { CastoreError } from "@castore/castore";
+import { CastoreError, type GrpcServer } from "@castore/castore";
 import {
   createCacheGrpcServer,
   createCacheServer,
+  createReadOnlyCacheServer,
   type ListenAddress,
   listen,
   listenGrpc,
@@ -14,6 +15,7 @@ import {
 } from "@castore/nar-bridge";
 import { Command } from "commander";
 import { applyConfigFile } from "./config-file.ts";
+import { cachedServices, isStoreUrl, openServices } from "./remote-store.ts";
 import { logLine, runServer } from "./run-server.ts";
 import { collect, parseListenAddress, parseSize } from "./settings.ts";
 import { openStore, type StoreOptions } from "./stack.ts";
@@ -24,6 +26,7 @@ const GRPC_GRACE_MS = 1_000;
 interface ServeOptions extends StoreOptions {
   readonly listen: ListenAddress;
   readonly grpcListen?: ListenAddress;
+  readonly far?: string;
   readonly signingKey?: readonly string[];
   readonly rootSigningKey?: readonly string[];
   readonly uploadTokenFile?: string;
@@ -39,7 +42,11 @@ export function serveCommand(): Command {
       port: 9001,
     })
     .option("--grpc-listen <address>", "also speak snix's gRPC there", parseListenAddress)
-    .option("--store <dir>", "local store ($CASTORE_STORE or your cache directory)")
+    .option(
+      "--store <dir>",
+      "local store ($CASTORE_STORE or your cache directory), or a service URL",
+    )
+    .option("--far <url>", "serve what is there too, copied to the store when first read")
     .option("--store-max-size <size>", "evict the least recently used above this", parseSize)
     .option("--signing-key <file>", "sign narinfos that come unsigned, repeatable", collect)
     .option("--root-signing-key <file>", "sign root nodes with this key, repeatable", collect)
@@ -62,30 +69,60 @@ Fill it with Nix, from this machine or anywhere with the token as netrc password
 Keys are made by: nix-store --generate-binary-cache-key NAME SECRET-FILE PUBLIC-FILE`;
 
 async function runServe(options: ServeOptions): Promise<void> {
+  const isRemote = options.far !== undefined || isStoreUrl(options.store ?? "");
+  await (isRemote ? serveServices(options) : serveLocalStore(options));
+}
+
+async function serveLocalStore(options: ServeOptions): Promise<void> {
   const signingKeys = (await readKeys(options.signingKey)).map((text) => SecretKey.parse(text));
   const rootTexts = await readKeys(options.rootSigningKey);
   const rootSigningKeys = rootTexts.map((text) => RootSigningKey.parse(text));
   const access = await uploadAccess(options.uploadTokenFile);
   await using opened = await openStore(options);
   const { store, pathInfos } = opened;
+  const shared = { pathInfos, storeDir: NIX_STORE_DIR, log: logLine };
   const server = createCacheServer({
+    ...shared,
     store,
-    pathInfos,
     recipes: new RecipeStore(store),
-    storeDir: NIX_STORE_DIR,
     uploads: { access, signingKeys, rootSigningKeys },
     upgrade: options.upgrade,
     rootKeys: rootSigningKeys.map(({ publicKey }) => publicKey.text),
-    log: logLine,
   });
-  const grpc = createCacheGrpcServer({ store, pathInfos, storeDir: NIX_STORE_DIR, log: logLine });
+  const { chunks } = store;
+  await run(options, server, createCacheGrpcServer({ ...shared, services: store, chunks }));
+}
+
+/** A server that keeps nothing but what near caches; over HTTP it is only read. */
+async function serveServices(options: ServeOptions): Promise<void> {
+  const { signingKey, rootSigningKey, uploadTokenFile } = options;
+  if ((signingKey ?? rootSigningKey ?? uploadTokenFile) !== undefined) {
+    const message = "uploads need a local store and no --far: drop the keys and the token";
+    throw new CastoreError("INVALID", message);
+  }
+  const near = await openServices(options.store);
+  const opened =
+    options.far === undefined ? near : cachedServices(near, await openServices(options.far));
+  const { services, pathInfos } = opened;
+  const shared = { services, pathInfos, storeDir: NIX_STORE_DIR, log: logLine };
+  try {
+    await run(options, createReadOnlyCacheServer(shared), createCacheGrpcServer(shared));
+  } finally {
+    await opened.close();
+  }
+}
+
+async function run(
+  { listen: address, grpcListen }: ServeOptions,
+  server: ReturnType<typeof createCacheServer>,
+  grpc: GrpcServer,
+): Promise<void> {
   const close = async (): Promise<void> => {
     await Promise.all([server.close(), grpc.close(GRPC_GRACE_MS)]);
   };
   await runServer("serve", { close }, async () => {
-    const { grpcListen } = options;
     if (grpcListen !== undefined) logLine(`gRPC on ${await listenGrpc(grpc, grpcListen)}`);
-    return await listen(server, options.listen);
+    return await listen(server, address);
   });
 }
 

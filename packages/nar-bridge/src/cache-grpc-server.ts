@@ -1,34 +1,37 @@
 import {
+  type ChunkIndex,
   createBlobGrpcService,
   createDirectoryGrpcService,
   createGrpcServer,
   type GrpcServer,
-  type LocalStore,
 } from "@castore/castore";
 import { createPathInfoGrpcService } from "./grpc-path-info-handlers.ts";
 import type { ListenAddress, Log } from "./http-server.ts";
-import type { LocalPathInfoService } from "./local-path-info-service.ts";
+import type { NarServices } from "./nar-layout.ts";
 import { calculateNar } from "./nar-render.ts";
+import type { PathInfoService } from "./path-info-service.ts";
 import type { StoreDir } from "./store-path.ts";
 
 export interface CacheGrpcServerOptions {
-  readonly store: LocalStore;
-  readonly pathInfos: LocalPathInfoService;
+  readonly services: NarServices;
+  /** Serves chunks of blobs that `services.blobs` does not find by themselves. */
+  readonly chunks?: ChunkIndex | undefined;
+  readonly pathInfos: PathInfoService;
   readonly storeDir: StoreDir;
   readonly log: Log;
 }
 
-/** snix's services over a local store (docs/grpc.md). A path info that is put is checked first. */
+/** snix's services (docs/grpc.md). */
 export function createCacheGrpcServer(options: CacheGrpcServerOptions): GrpcServer {
-  const { store, pathInfos, storeDir, log } = options;
+  const { services, chunks, pathInfos, storeDir, log } = options;
   return createGrpcServer({
     services: [
-      createBlobGrpcService(store.blobs),
-      createDirectoryGrpcService(store.directories),
+      createBlobGrpcService(services.blobs, { chunks }),
+      createDirectoryGrpcService(services.directories),
       createPathInfoGrpcService({
         pathInfos,
         storeDir,
-        calculateNar: (node, call) => calculateNar(node, store, call),
+        calculateNar: (node, call) => calculateNar(node, services, call),
       }),
     ],
     onError: (error, path) => log(`${path}: ${error instanceof Error ? error.stack : error}`),

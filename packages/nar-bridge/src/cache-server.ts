@@ -1,15 +1,16 @@
 import type { LocalStore } from "@castore/castore";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { formatCacheInfo } from "./cache-info.ts";
+import { type CacheInfo, formatCacheInfo } from "./cache-info.ts";
 import { formatSnixNarUrl, parseSnixNarUrl, parseStoreHashFile } from "./cache-url.ts";
 import { addCastoreRoutes, CASTORE_BASE } from "./castore-routes.ts";
 import { createHttpServer, type Log } from "./http-server.ts";
 import type { LocalPathInfoService } from "./local-path-info-service.ts";
 import { formatNarInfo } from "./nar-info-text.ts";
-import { createNarLayout } from "./nar-layout.ts";
+import { createNarLayout, type NarServices } from "./nar-layout.ts";
 import { formatNarListing } from "./nar-listing.ts";
 import { replyNar } from "./nar-reply.ts";
 import { narInfoOf } from "./path-info.ts";
+import type { PathInfoService } from "./path-info-service.ts";
 import type { RecipeStore } from "./recipe-store.ts";
 import type { StoreDir } from "./store-path.ts";
 import { addUploadRoutes, type UploadOptions } from "./upload-routes.ts";
@@ -33,11 +34,41 @@ export interface CacheServerOptions {
 /** A binary cache over a local store: for Nix, for snix, and for castore clients. */
 export function createCacheServer(options: CacheServerOptions): FastifyInstance {
   const server = createHttpServer(options.log);
+  const upgrades = options.upgrade ? [{ protocol: "castore/1", url: CASTORE_BASE }] : [];
+  addReadRoutes(server, { ...options, services: options.store, upgrades });
+  if (options.upgrade) addCastoreRoutes(server, options);
+  addUploadRoutes(server, options);
+  return server;
+}
+
+export interface ReadOnlyCacheServerOptions {
+  readonly services: NarServices;
+  readonly pathInfos: PathInfoService;
+  readonly storeDir: StoreDir;
+  readonly log: Log;
+}
+
+/** A binary cache over services that may be anywhere, such as a bucket. Keeps nothing itself. */
+export function createReadOnlyCacheServer(options: ReadOnlyCacheServerOptions): FastifyInstance {
+  const server = createHttpServer(options.log);
+  addReadRoutes(server, { ...options, upgrades: [] });
+  server.put("/*", async (_request, reply) => {
+    await reply.code(405).header("allow", "GET, HEAD").type("text/plain").send("405: read-only\n");
+  });
+  return server;
+}
+
+interface ReadOptions extends Omit<ReadOnlyCacheServerOptions, "log"> {
+  readonly upgrades: CacheInfo["upgrades"];
+}
+
+/** What any Nix and snix ask for. */
+function addReadRoutes(server: FastifyInstance, options: ReadOptions): void {
   const cacheInfo = formatCacheInfo({
     storeDir: options.storeDir,
     wantMassQuery: true,
     priority: SERVE_PRIORITY,
-    upgrades: options.upgrade ? [{ protocol: "castore/1", url: CASTORE_BASE }] : [],
+    upgrades: options.upgrades,
   });
   const get = (
     url: string,
@@ -56,13 +87,10 @@ export function createCacheServer(options: CacheServerOptions): FastifyInstance 
     await answerNar(options, request, reply);
   });
   get("/:file", async (request, reply) => await answerTopLevel(options, request, reply));
-  if (options.upgrade) addCastoreRoutes(server, options);
-  addUploadRoutes(server, options);
-  return server;
 }
 
 async function answerTopLevel(
-  { pathInfos, store }: CacheServerOptions,
+  { pathInfos, services }: ReadOptions,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<void> {
@@ -71,7 +99,7 @@ async function answerTopLevel(
   const pathInfo = asked && (await pathInfos.get(asked.storeHash));
   if (asked === undefined || pathInfo === undefined) return reply.callNotFound();
   if (asked.type === "listing") {
-    const listing = (await createNarLayout(pathInfo.node, store)).listing();
+    const listing = (await createNarLayout(pathInfo.node, services)).listing();
     await reply.type("application/json").send(formatNarListing(listing));
     return;
   }
@@ -81,7 +109,7 @@ async function answerTopLevel(
 
 /** A NAR by its root node: as good as proven, since the client names what it wants. */
 async function answerNar(
-  { store }: CacheServerOptions,
+  { services }: ReadOptions,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<void> {
@@ -93,7 +121,7 @@ async function answerNar(
   const asked = parseSnixNarUrl(request.url.slice(1));
   if (asked === undefined) return reply.callNotFound();
   const { node, narSize } = asked;
-  const layout = await createNarLayout(node, store);
+  const layout = await createNarLayout(node, services);
   if (layout.size !== narSize) {
     await reply.code(400).type("text/plain").send(`400: this NAR has ${layout.size} bytes\n`);
     return;

@@ -15,7 +15,13 @@ export {
   parseUpgrade,
   type Upgrade,
 } from "./cache-info.ts";
-export { type CacheServerOptions, createCacheServer, SERVE_PRIORITY } from "./cache-server.ts";
+export {
+  type CacheServerOptions,
+  createCacheServer,
+  createReadOnlyCacheServer,
+  type ReadOnlyCacheServerOptions,
+  SERVE_PRIORITY,
+} from "./cache-server.ts";
 export {
   type BridgedNar,
   formatBridgedNarUrl,
