@@ -15,6 +15,15 @@ const LINK = { bitsPerSecond: 100e6, roundTripMs: 20 };
 /** What the bridge costs a real Nix: issue-level targets stand beside each group. */
 export async function prepareSubstitute(): Promise<Benchmark> {
   const world = await createNixWorld();
+  try {
+    return await prepareIn(world);
+  } catch (error) {
+    await world[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function prepareIn(world: NixWorld): Promise<Benchmark> {
   const paths = await buildCorpus(world);
   const xz = await startNginx({ directory: await world.copyToCache(paths, "xz") });
   const none = await startNginx({ directory: await world.copyToCache(paths, "none") });
@@ -96,8 +105,8 @@ async function buildCorpus(world: NixWorld): Promise<readonly string[]> {
   for (const name of PACKAGES) {
     const directory = join(repositoryRoot(), "node_modules", name);
     if (!existsSync(directory)) throw new Error(`${directory} is missing: npm ci`);
-    const args = ["--store", world.store.uri, "--add", directory];
-    paths.push((await world.run("nix-store", args)).stdout.trim());
+    const args = ["--store", world.store.uri, "--name", name.replace("@", ""), directory];
+    paths.push((await world.run("nix", ["store", "add-path", ...args])).stdout.trim());
   }
   return paths;
 }
