@@ -25,6 +25,8 @@ import {
 /** What one transaction deletes: others wait for the lock about 10 ms. */
 const BATCH_OBJECTS = 256;
 const POLL_MS = 25;
+/** A collection that found the disk full still says that it has ended. */
+const LEAVE_ROOM_BYTES = 1 << 16;
 
 export interface CollectionOptions {
   /** The lease of the store that collects. */
@@ -147,7 +149,8 @@ class Collection {
   }
 
   #leave(): void {
-    this.#index.transaction(() => this.#index.rows.meta.removeSync(META_COLLECTOR));
+    const { meta } = this.#index.rows;
+    this.#index.transaction(() => meta.removeSync(META_COLLECTOR), LEAVE_ROOM_BYTES);
   }
 
   #clearLog(): void {

@@ -29,7 +29,9 @@ export async function openLocalStore(options: LocalStoreOptions): Promise<LocalS
   const layout = storeLayout(options.path);
   const readOnly = options.readOnly ?? false;
   if (options.create && !readOnly) {
+    // Where a file stands in the way, the look at the format says so.
     await mkdir(layout.path, { recursive: true }).catch((cause: unknown) => {
+      if (cause instanceof Error && "code" in cause && cause.code === "EEXIST") return;
       throw storeError(`create store ${layout.path}`, cause);
     });
   }

@@ -26,6 +26,8 @@ import type { TaskHost } from "./store-task.ts";
 const FILE_BYTES_MIN = 1024;
 const BATCH_FILES = 512;
 const PIECE_BYTES = 1 << 18;
+/** As puts do, leaves room on the disk for what deletes. */
+const WRITE_ROOM_BYTES = 32 << 20;
 
 export interface SeedOptions {
   /** A directory such as /nix/store: an entry changes as a whole, or not; .* are passed over. */
@@ -149,7 +151,7 @@ class Seeding {
     if (batch.length === 0) return;
     this.#index.transaction(() => {
       for (const { path, stamp, places } of batch) putSeedFile(this.#index, path, stamp, places);
-    });
+    }, WRITE_ROOM_BYTES);
   }
 
   /** What changes or cannot be read is passed over: seeds are a help, not a promise. */

@@ -1,4 +1,6 @@
+import { statfsSync } from "node:fs";
 import { type Database, open, type RootDatabase } from "lmdb";
+import { CastoreError } from "./castore-error.ts";
 import { storeError } from "./store-error.ts";
 
 /** Rows of bytes under keys of bytes, in bytewise order of key. */
@@ -26,6 +28,8 @@ const ROW_NAMES = [
 
 export type RowsName = (typeof ROW_NAMES)[number];
 
+const ROOM_BYTES = 1 << 18;
+
 /** Address space for the map: what the file takes grows with what is written. */
 const MAP_BYTES = 2 ** 40;
 
@@ -35,8 +39,12 @@ const MAP_BYTES = 2 ** 40;
  */
 export interface StoreIndex {
   readonly rows: Readonly<Record<RowsName, Rows>>;
-  /** Runs `action` alone among all processes; all its writes happen, or none where it throws. */
-  transaction<T>(action: () => T): T;
+  /**
+   * Runs `action` alone among all processes; all its writes happen, or none where it throws.
+   * Rejects EXHAUSTED, before it does anything, where the disk has less than `roomBytes` left:
+   * lmdb corrupts the process's memory when a write of its own meets a full disk.
+   */
+  transaction<T>(action: () => T, roomBytes?: number): T;
   /** Lets reads see what other threads and processes have committed. */
   refresh(): void;
   close(): Promise<void>;
@@ -44,9 +52,12 @@ export interface StoreIndex {
 
 export interface StoreIndexOptions {
   readonly readOnly?: boolean;
+  /** Free bytes that a transaction wants to see unless it says otherwise: few rows need 256 KiB. */
+  readonly roomBytes?: number;
 }
 
-export function openStoreIndex(path: string, { readOnly = false }: StoreIndexOptions): StoreIndex {
+export function openStoreIndex(path: string, options: StoreIndexOptions): StoreIndex {
+  const { readOnly = false, roomBytes: usualRoomBytes = ROOM_BYTES } = options;
   const encoding = { keyEncoding: "binary", encoding: "binary" } as const;
   let env: RootDatabase<Uint8Array, Uint8Array> | undefined;
   try {
@@ -65,7 +76,10 @@ export function openStoreIndex(path: string, { readOnly = false }: StoreIndexOpt
     const opened = readOnly ? openAll() : root.transactionSync(openAll);
     return {
       rows: Object.fromEntries(opened) as Record<RowsName, Rows>,
-      transaction: (action) => root.transactionSync(action),
+      transaction(action, roomBytes = usualRoomBytes) {
+        checkRoom(path, roomBytes);
+        return root.transactionSync(action);
+      },
       refresh: () => root.resetReadTxn(),
       close: () => root.close(),
     };
@@ -73,6 +87,14 @@ export function openStoreIndex(path: string, { readOnly = false }: StoreIndexOpt
     env?.close().catch(() => {});
     throw storeError(`index ${path}`, cause);
   }
+}
+
+function checkRoom(path: string, roomBytes: number): void {
+  const { bavail, bsize } = statfsSync(path);
+  const free = bavail * bsize;
+  if (free >= roomBytes) return;
+  const message = `index ${path}: the disk has ${free} bytes left, ${roomBytes} are wanted`;
+  throw new CastoreError("EXHAUSTED", message);
 }
 
 /** The row under `key`, valid until the next read; undefined where there is none. */

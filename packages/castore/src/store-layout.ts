@@ -47,7 +47,9 @@ export async function checkFormat(layout: StoreLayout): Promise<boolean> {
     const message = `store ${layout.path}: its format is ${found}, this program reads`;
     throw new CastoreError("UNSUPPORTED", `${message} ${JSON.stringify(STORE_FORMAT)}`);
   }
-  const names = await readdir(layout.path).catch(() => []);
+  const names: string[] = await readdir(layout.path).catch(() => []);
+  // Another process has made the store in between.
+  if (names.includes("format")) return checkFormat(layout);
   const foreign = names.find((name) => !/^(index|blobs|tmp|quarantine|format\..*)$/.test(name));
   if (foreign !== undefined) {
     throw new CastoreError("INVALID", `${layout.path} is not a store: it holds ${foreign}`);

@@ -121,8 +121,10 @@ export class StoreLeases {
     if (this.#poll === undefined) return;
     clearInterval(this.#poll);
     this.#poll = undefined;
-    this.#index.transaction(() => {
-      this.#index.rows.leases.removeSync(Buffer.from(this.id));
-    });
+    try {
+      this.#index.transaction(() => this.#index.rows.leases.removeSync(Buffer.from(this.id)));
+    } catch {
+      // The row ends with this process at the latest.
+    }
   }
 }

@@ -7,6 +7,9 @@ import { openStoreIndex } from "./store-index.ts";
 import { storeLayout } from "./store-layout.ts";
 import type { StoreTask, TaskHost, TaskInput, TaskMessage, TaskReport } from "./store-task.ts";
 
+/** Tasks change hundreds of rows at once; puts leave twice as much free for them. */
+const TASK_ROOM_BYTES = 8 << 20;
+
 function run({ path, task, stop }: TaskInput): TaskMessage {
   const layout = storeLayout(path);
   const host: TaskHost = {
@@ -19,7 +22,7 @@ function run({ path, task, stop }: TaskInput): TaskMessage {
     renewLease: () => say({ type: "renew-lease" }),
   };
   try {
-    const index = openStoreIndex(layout.index, {});
+    const index = openStoreIndex(layout.index, { roomBytes: TASK_ROOM_BYTES });
     try {
       return { type: "report", report: perform(task) };
     } finally {

@@ -56,7 +56,11 @@ export async function runStoreTask<T extends StoreTask>(
   signal?.throwIfAborted();
   const stop = new Int32Array(new SharedArrayBuffer(4));
   const workerData: TaskInput = { path, task, stop };
-  const thread = new Worker(new URL("./store-task-thread.js", import.meta.url), { workerData });
+  // A thread takes no flags from the program it serves: --input-type, for one, would break it.
+  const thread = new Worker(new URL("./store-task-thread.js", import.meta.url), {
+    workerData,
+    execArgv: [],
+  });
   const abort = (): void => {
     Atomics.store(stop, 0, 1);
     Atomics.notify(stop, 0);

@@ -1,6 +1,6 @@
 import { Worker } from "node:worker_threads";
 import { CastoreError } from "./castore-error.ts";
-import { commitGroup, type WriteResult } from "./commit-group.ts";
+import { commitGroup, putBytes, type WriteResult } from "./commit-group.ts";
 import { storeError } from "./store-error.ts";
 import type { StoreIndex } from "./store-index.ts";
 import type { WriteGroup } from "./store-writer-thread.ts";
@@ -59,7 +59,7 @@ class GroupWriter implements StoreWriter {
       return Promise.reject(new CastoreError("CLOSED", "the local store is closed"));
     }
     return new Promise((resolve, reject) => {
-      this.#queue.push({ write, bytes: writeBytes(write), resolve, reject });
+      this.#queue.push({ write, bytes: putBytes(write) ?? 0, resolve, reject });
       if (this.#underWay.length === 0) this.#schedule();
     });
   }
@@ -119,6 +119,7 @@ class GroupWriter implements StoreWriter {
   #start(): Worker {
     const thread = new Worker(new URL("./store-writer-thread.js", import.meta.url), {
       workerData: this.#indexPath,
+      execArgv: [],
     });
     thread.on("message", (results: readonly WriteResult[]) => this.#settle(results));
     thread.on("error", (cause) => this.#fail(storeError("store writer", cause)));
@@ -152,10 +153,4 @@ class GroupWriter implements StoreWriter {
     for (const { reject } of failed) reject(error);
     this.#rest();
   }
-}
-
-function writeBytes(write: StoreWrite): number {
-  if (write.type === "blob") return write.row.byteLength;
-  if (write.type !== "directories") return 64;
-  return write.rows.reduce((sum, [, bytes]) => sum + bytes.byteLength, 0);
 }
