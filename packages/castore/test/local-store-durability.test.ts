@@ -96,7 +96,8 @@ test("a hundred puts at once share commits and syncs of the index", async () => 
   const calls = await traced(`
     await store.blobs.put([Buffer.alloc(10)]);
     say("begin");
-    await Promise.all(Array.from({ length: 100 }, (_, i) => store.blobs.put([Buffer.from("b" + i)])));
+    const blobs = Array.from({ length: 100 }, (_, i) => Buffer.from("blob " + i));
+    await Promise.all(blobs.map((blob) => store.blobs.put([blob])));
     say("put");
     await store.close();
   `);
