@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { type CacheInfo, formatCacheInfo } from "./cache-info.ts";
 import { formatSnixNarUrl, parseSnixNarUrl, parseStoreHashFile } from "./cache-url.ts";
 import { addCastoreRoutes, CASTORE_BASE } from "./castore-routes.ts";
-import { createHttpServer, type Log } from "./http-server.ts";
+import { createHttpServer, holdStore, type Log } from "./http-server.ts";
 import type { LocalPathInfoService } from "./local-path-info-service.ts";
 import { formatNarInfo } from "./nar-info-text.ts";
 import { createNarLayout, type NarServices } from "./nar-layout.ts";
@@ -34,6 +34,7 @@ export interface CacheServerOptions {
 /** A binary cache over a local store: for Nix, for snix, and for castore clients. */
 export function createCacheServer(options: CacheServerOptions): FastifyInstance {
   const server = createHttpServer(options.log);
+  holdStore(server, options.store);
   const upgrades = options.upgrade ? [{ protocol: "castore/1", url: CASTORE_BASE }] : [];
   addReadRoutes(server, { ...options, services: options.store, upgrades });
   if (options.upgrade) addCastoreRoutes(server, options);

@@ -1,7 +1,8 @@
 import { lstat, rm } from "node:fs/promises";
 import { connect } from "node:net";
-import { CastoreError } from "@castore/castore";
+import { CastoreError, type LocalStore } from "@castore/castore";
 import Fastify, { type FastifyInstance } from "fastify";
+import { WANTED } from "./http-request.ts";
 import { httpStatusOf } from "./http-status.ts";
 
 /** Longest request line and headers: a snix-flavoured NAR URL may hold a long symlink target. */
@@ -23,6 +24,11 @@ export function createHttpServer(log: Log): FastifyInstance {
     routerOptions: { maxParamLength: HEADER_BYTES_MAX },
     http: { maxHeaderSize: HEADER_BYTES_MAX },
   });
+  // A client that asks first sends its body only once a handler wants it: no refused gigabytes.
+  server.server.on("checkContinue", (request, response) => {
+    request.once(WANTED, () => response.writeContinue());
+    server.routing(request, response);
+  });
   server.removeAllContentTypeParsers();
   server.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
   server.setNotFoundHandler(async (_request, reply) => {
@@ -42,6 +48,14 @@ export function createHttpServer(log: Log): FastifyInstance {
     await reply.code(status).type("text/plain").send(`${status}: ${line}\n`);
   });
   return server;
+}
+
+/** Until an answer is sent, or its client gone, nothing of `store` that it needs is collected. */
+export function holdStore(server: FastifyInstance, store: LocalStore): void {
+  server.addHook("onRequest", async (_request, reply) => {
+    const lease = store.lease();
+    reply.raw.once("close", () => lease.release());
+  });
 }
 
 /** Starts to listen and resolves with the address for people and other programs. */

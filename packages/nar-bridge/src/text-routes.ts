@@ -1,7 +1,7 @@
 import { digestOf, type LocalStore } from "@castore/castore";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { sendBytes } from "./http-reply.ts";
-import { readRequest } from "./http-request.ts";
+import { limitedBody } from "./http-request.ts";
 
 /** Most bytes of a log, a realisation or debug information. */
 const TEXT_BYTES_MAX = 64 * 1024 * 1024;
@@ -46,8 +46,7 @@ export function addTextRoutes(
     };
     server.route({ method: ["GET", "HEAD"], url: `/${prefix}*`, handler: answer });
     put(`/${prefix}*`, async (request, reply) => {
-      const body = await readRequest(request, TEXT_BYTES_MAX);
-      const { digest, size } = await store.blobs.put([body]);
+      const { digest, size } = await store.blobs.put(limitedBody(request, TEXT_BYTES_MAX));
       const node = { type: "file", digest, size, executable: false } as const;
       const payload = Buffer.from(request.headers["content-encoding"] ?? "");
       await store.roots.put([{ key: textKey(request), node, references: [], payload }]);

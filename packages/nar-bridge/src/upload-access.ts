@@ -20,8 +20,10 @@ export function uploadRefusal(
     }
     return undefined;
   }
-  const address = request.socket.remoteAddress;
-  if (address === undefined || isLoopback(address)) return undefined;
+  const { remoteAddress: address, destroyed } = request.socket;
+  // A unix socket has no address; a TCP socket loses its own with its connection.
+  const isHere = address === undefined ? !destroyed : isLoopback(address);
+  if (isHere) return undefined;
   return { status: 403, reason: "without an upload token uploads come from this machine only" };
 }
 
@@ -41,7 +43,6 @@ function equalInConstantTime(a: string, b: string): boolean {
   return timingSafeEqual(digest(a), digest(b));
 }
 
-/** A unix socket has no address at all and is handled by the caller. */
 function isLoopback(address: string): boolean {
   const plain = address.replace(/^::ffff:/, "");
   return isIP(plain) === 4 ? plain.startsWith("127.") : plain === "::1";

@@ -1,28 +1,25 @@
-import { CastoreError, type LocalStore } from "@castore/castore";
+import { CastoreError, type LocalStore, type Node } from "@castore/castore";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { parseStoreHashFile } from "./cache-url.ts";
 import { type Compression, decompress } from "./compression.ts";
 import { isContentAddressed } from "./content-address.ts";
+import { createContentCheck, hasContent } from "./content-check.ts";
 import type { SecretKey } from "./ed25519-key.ts";
 import { formatFingerprint } from "./fingerprint.ts";
 import { clientSignal } from "./http-reply.ts";
-import { readRequest, requestBody } from "./http-request.ts";
+import { dropRequest, readDecodedRequest, requestBody } from "./http-request.ts";
 import type { Log } from "./http-server.ts";
 import type { LocalPathInfoService } from "./local-path-info-service.ts";
 import type { NarInfo } from "./nar-info.ts";
-import { decodeNarInfo } from "./nar-info-text.ts";
+import { decodeNarInfo, NAR_INFO_BYTES_MAX } from "./nar-info-text.ts";
 import { ingestNar } from "./nar-ingest.ts";
 import { pathInfoOf } from "./path-info.ts";
-import { type PendingNar, PendingNars } from "./pending-nars.ts";
-import { signFingerprint } from "./signature.ts";
+import { checkNarFileName, type PendingNar, PendingNars } from "./pending-nars.ts";
+import { type Signature, signFingerprint } from "./signature.ts";
 import type { RootSigningKey } from "./signed-root.ts";
 import { type StoreDir, storePathHash } from "./store-path.ts";
 import { addTextRoutes } from "./text-routes.ts";
 import { type UploadAccess, uploadRefusal } from "./upload-access.ts";
-
-const NAR_INFO_BYTES_MAX = 1024 * 1024;
-/** Most bytes of a realisation or a listing. */
-const SMALL_BYTES_MAX = 1024 * 1024;
 
 /** How a NAR is compressed, by the end of its file name. */
 const COMPRESSION_OF: Readonly<Record<string, Compression>> = {
@@ -53,6 +50,7 @@ export interface UploadRoutesOptions {
 /** Adds what `nix copy --to` needs: PUT of NARs, narinfos, listings, logs and realisations. */
 export function addUploadRoutes(server: FastifyInstance, options: UploadRoutesOptions): void {
   const pending = new PendingNars(options.store);
+  server.addHook("onReady", async () => await pending.sweep());
   const put = (
     url: string,
     handler: (request: FastifyRequest, reply: FastifyReply) => Promise<void>,
@@ -62,8 +60,6 @@ export function addUploadRoutes(server: FastifyInstance, options: UploadRoutesOp
       const refusal = uploadRefusal(request.raw, access);
       if (refusal === undefined) return await handler(request, reply);
       if (refusal.status === 401) void reply.header("www-authenticate", 'Basic realm="castore"');
-      // The body is not read: with 100-continue it was not even sent.
-      void reply.header("connection", "close");
       await reply.code(refusal.status).type("text/plain").send(`${refusal.reason}\n`);
     });
   server.head("/nar/:file", async (request, reply) => {
@@ -86,6 +82,7 @@ async function receiveNar(
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<PendingNar> {
+  checkNarFileName(file);
   const suffix = /\.nar(\.[a-z0-9]+)?$/.exec(file)?.[0] ?? "";
   const compression = COMPRESSION_OF[suffix];
   if (compression === undefined) {
@@ -107,18 +104,19 @@ async function receiveTopLevel(
   const { file } = request.params as { readonly file: string };
   if (file === "nix-cache-info") {
     // What this cache says of itself is not up to its clients.
-    await readRequest(request, SMALL_BYTES_MAX);
+    await dropRequest(request);
     await reply.send("");
     return;
   }
   const asked = parseStoreHashFile(file);
   if (asked === undefined) return reply.callNotFound();
   if (asked.type === "listing") {
-    await readRequest(request, SMALL_BYTES_MAX * 64);
+    // Made from the contents here, when it is asked for.
+    await dropRequest(request);
     await reply.send("");
     return;
   }
-  const text = await readRequest(request, NAR_INFO_BYTES_MAX);
+  const text = await readDecodedRequest(request, NAR_INFO_BYTES_MAX);
   const narInfo = decodeNarInfo(text, options.storeDir);
   if (storePathHash(narInfo.storePath) !== asked.storeHash) {
     throw new CastoreError("INVALID", `${file}: is of ${narInfo.storePath}`);
@@ -141,30 +139,49 @@ async function acceptNarInfo(
   if (known === undefined) {
     throw new CastoreError("INCOMPLETE", `${storePath}: its NAR ${narInfo.url} was not uploaded`);
   }
-  if (uploaded !== undefined && (uploaded.narHash !== narHash || uploaded.narSize !== narSize)) {
-    const got = `${uploaded.narSize} bytes, ${uploaded.narHash}`;
-    throw new CastoreError("CORRUPT", `${storePath}: the NAR uploaded has ${got}`);
+  if (known.narHash !== narHash || known.narSize !== narSize) {
+    const got = `${known.narSize} bytes, ${known.narHash}`;
+    const want = `${narSize} bytes, ${narHash}`;
+    throw new CastoreError("CORRUPT", `${storePath}: its NAR has ${got}, not ${want}`);
   }
+  await checkReferences(narInfo, pathInfos);
+  const signatures = await acceptedSignatures(options, narInfo, known.node);
+  const rootSignatures = uploads.rootSigningKeys.map((key) => key.sign(narInfo, known.node));
+  const pathInfo = pathInfoOf({ ...narInfo, signatures }, known.node, rootSignatures);
+  await pathInfos.putStored([{ pathInfo, proof: { by: "rendered" } }]);
+  if (uploaded !== undefined) await pending.delete(file);
+}
+
+async function checkReferences(
+  { storePath, references }: NarInfo,
+  pathInfos: LocalPathInfoService,
+): Promise<void> {
   const missing: string[] = [];
-  for (const reference of narInfo.references) {
+  for (const reference of references) {
     if (reference === storePath) continue;
     if ((await pathInfos.get(storePathHash(reference))) === undefined) missing.push(reference);
   }
   if (missing.length > 0) {
     throw new CastoreError("INCOMPLETE", `${storePath}: refers to ${missing.join(", ")}, not here`);
   }
-  const signatures = [...narInfo.signatures];
-  if (signatures.length === 0) {
-    for (const key of uploads.signingKeys) {
-      signatures.push(signFingerprint(key, formatFingerprint(narInfo)));
+}
+
+/** Those that came, else ours; none for what its contents vouch for. Rejects DENIED. */
+async function acceptedSignatures(
+  { store, uploads }: UploadRoutesOptions,
+  narInfo: NarInfo,
+  root: Node,
+): Promise<readonly Signature[]> {
+  if (narInfo.signatures.length > 0) return narInfo.signatures;
+  const { storePath, references, ca } = narInfo;
+  if (ca !== undefined && isContentAddressed(narInfo)) {
+    const check = createContentCheck({ storePath, references, ca });
+    if (!(await hasContent(check, root, store))) {
+      throw new CastoreError("CORRUPT", `${storePath}: its contents are not those of its CA`);
     }
-  }
-  if (signatures.length === 0 && !isContentAddressed(narInfo)) {
+  } else if (uploads.signingKeys.length === 0) {
     const advice = "sign it, or start the server with --signing-key";
     throw new CastoreError("DENIED", `${storePath}: has no signature; ${advice}`);
   }
-  const rootSignatures = uploads.rootSigningKeys.map((key) => key.sign(narInfo, known.node));
-  const pathInfo = pathInfoOf({ ...narInfo, signatures }, known.node, rootSignatures);
-  await pathInfos.putStored([{ pathInfo, proof: { by: "rendered" } }]);
-  if (uploaded !== undefined) await pending.delete(file);
+  return uploads.signingKeys.map((key) => signFingerprint(key, formatFingerprint(narInfo)));
 }
