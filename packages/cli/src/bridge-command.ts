@@ -3,7 +3,13 @@ import { Command, Option } from "commander";
 import { applyConfigFile } from "./config-file.ts";
 import { logLine, runServer } from "./run-server.ts";
 import { collect, parseListenAddress, parseSize } from "./settings.ts";
-import { openStore, openSubstituter, type StoreOptions, type UpstreamOptions } from "./stack.ts";
+import {
+  openStore,
+  openSubstituter,
+  type StoreOptions,
+  UNLEASED_MS,
+  type UpstreamOptions,
+} from "./stack.ts";
 
 export interface BridgeOptions extends StoreOptions, UpstreamOptions {
   readonly listen: ListenAddress;
@@ -53,7 +59,7 @@ Put the bridge first in nix.conf, and the cache itself second for when the bridg
 Nix needs no new key: the bridge passes the signatures of the cache on.`;
 
 async function runBridge(options: BridgeOptions): Promise<void> {
-  await using opened = await openStore(options);
+  await using opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });
   await using stack = await openSubstituter(opened, options, logLine);
   const { substituter, upstreams, metrics, storeDir } = stack;
   const server = createBridgeServer({ substituter, upstreams, storeDir, metrics, log: logLine });

@@ -15,7 +15,13 @@ import { Command } from "commander";
 import { addUpstreamOptions } from "./bridge-command.ts";
 import { logLine } from "./run-server.ts";
 import { parseSeconds } from "./settings.ts";
-import { openStore, openSubstituter, type StoreOptions, type UpstreamOptions } from "./stack.ts";
+import {
+  openStore,
+  openSubstituter,
+  type StoreOptions,
+  UNLEASED_MS,
+  type UpstreamOptions,
+} from "./stack.ts";
 
 interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly listRoot?: boolean;
@@ -60,9 +66,6 @@ export function umountCommand(): Command {
     .argument("<mountpoint>", "where it is mounted");
   return command.action((mountpoint: string) => unmountFuse(resolve(mountpoint), command.opts()));
 }
-
-/** So long a collection waits for a mount: what is substituted has a lease, what is used a pin. */
-const UNLEASED_MS = 5_000;
 
 async function runMount(mountpoint: string, options: MountCommandOptions): Promise<void> {
   await using opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });

@@ -18,7 +18,7 @@ import { applyConfigFile } from "./config-file.ts";
 import { cachedServices, isStoreUrl, openServices } from "./remote-store.ts";
 import { logLine, runServer } from "./run-server.ts";
 import { collect, parseListenAddress, parseSize } from "./settings.ts";
-import { openStore, type StoreOptions } from "./stack.ts";
+import { openStore, type StoreOptions, UNLEASED_MS } from "./stack.ts";
 
 /** How long gRPC calls under way may still take. */
 const GRPC_GRACE_MS = 1_000;
@@ -78,7 +78,7 @@ async function serveLocalStore(options: ServeOptions): Promise<void> {
   const rootTexts = await readKeys(options.rootSigningKey);
   const rootSigningKeys = rootTexts.map((text) => RootSigningKey.parse(text));
   const access = await uploadAccess(options.uploadTokenFile);
-  await using opened = await openStore(options);
+  await using opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });
   const { store, pathInfos } = opened;
   const shared = { pathInfos, storeDir: NIX_STORE_DIR, log: logLine };
   const server = createCacheServer({

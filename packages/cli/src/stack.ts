@@ -32,6 +32,8 @@ export const DEFAULT_KEY = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQF
 /** Most bytes of the store, unless told. */
 export const DEFAULT_STORE_BYTES = 10 * 2 ** 30;
 
+/** For servers: they take leases, so what nobody holds need not stay for long. */
+export const UNLEASED_MS = 5_000;
 /** Longest wait for what the upstreams say of themselves before the bridge starts. */
 const GREETING_MS_MAX = 2_000;
 
@@ -41,6 +43,7 @@ export interface StoreOptions {
   /** For a process that takes leases: as of LocalStoreOptions. */
   readonly unleasedMs?: number;
 }
+
 export interface OpenStore extends AsyncDisposable {
   readonly store: LocalStore;
   readonly pathInfos: LocalPathInfoService;
@@ -48,8 +51,8 @@ export interface OpenStore extends AsyncDisposable {
 
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const path = options.store ?? defaultStorePath();
-  const { unleasedMs } = options;
-  const store = await openLocalStore({ path, create: true, unleasedMs });
+  const { unleasedMs, storeMaxSize: sizeMax = DEFAULT_STORE_BYTES } = options;
+  const store = await openLocalStore({ path, create: true, sizeMax, unleasedMs });
   const pathInfos = createLocalPathInfoService(store, {
     calculateNar: (node, callOptions) => calculateNar(node, store, callOptions),
   });

@@ -28,6 +28,13 @@ export interface PathMetadata {
   readonly recipe: Recipe | undefined;
 }
 
+interface LoadResult {
+  /** Paths that the server left out. */
+  readonly leftOut: readonly StoreHash[];
+  /** Paths whose directories cannot be stored, and why. */
+  readonly faults: ReadonlyMap<StoreHash, unknown>;
+}
+
 /**
  * Asks a castore server for the metadata of paths, many at once, and keeps it for a while. Nothing
  * of it is proven but the directories, by their digests.
@@ -58,17 +65,34 @@ export class CastoreMetadata {
   ): Promise<PathMetadata | undefined> {
     for (;;) {
       const known = this.#loaded.get(storeHash);
-      if (known !== undefined) return known === "absent" ? undefined : known;
+      if (known === "absent") return undefined;
+      if (known !== undefined && (await this.#isThere(known, options))) return known;
       const underWay = this.#underWay.get(storeHash);
-      if (underWay === undefined) {
-        const wanted = this.#unknown(storeHash, alongside);
-        await this.#load(wanted, false, options);
-        this.#loaded.get(storeHash) ?? this.#loaded.set(storeHash, "absent");
-      } else {
-        // Its request may end with another caller's signal: then this caller asks himself.
-        await underWay.catch(() => options.signal?.throwIfAborted());
-      }
+      if (underWay === undefined) return await this.#ask(storeHash, alongside, options);
+      // Its request may end with another caller's signal: then this caller asks himself.
+      await underWay.catch(() => options.signal?.throwIfAborted());
     }
+  }
+
+  async #ask(
+    storeHash: StoreHash,
+    alongside: Iterable<StoreHash>,
+    options: CallOptions,
+  ): Promise<PathMetadata | undefined> {
+    this.#loaded.delete(storeHash);
+    const wanted = this.#unknown(storeHash, alongside);
+    const { faults } = await this.#load(wanted, false, options);
+    const loaded = this.#loaded.get(storeHash);
+    if (faults.has(storeHash)) throw faults.get(storeHash);
+    if (loaded === undefined) this.#loaded.set(storeHash, "absent");
+    return loaded === "absent" ? undefined : loaded;
+  }
+
+  /** Whether its directories are still in the store: they may have been collected since. */
+  async #isThere({ pathInfo }: PathMetadata, options: CallOptions): Promise<boolean> {
+    const { node } = pathInfo;
+    if (node.type !== "directory") return true;
+    return (await this.#directories.get(node.digest, options)) !== undefined;
   }
 
   /** The path infos of `storeHashes` and all they refer to, as far as the server has them. */
@@ -80,7 +104,7 @@ export class CastoreMetadata {
     let open = [...storeHashes];
     while (open.length > 0) {
       const asked = open.slice(0, CLOSURE_REQUEST_WANTED_MAX);
-      const leftOut = await this.#load(asked, true, options, found);
+      const { leftOut } = await this.#load(asked, true, options, found);
       const more = new Set([...open.slice(asked.length), ...leftOut]);
       open = [...more].filter((storeHash) => !found.has(storeHash) && !asked.includes(storeHash));
     }
@@ -97,13 +121,13 @@ export class CastoreMetadata {
     return wanted;
   }
 
-  /** Loads paths; resolves with those that the server left out. */
+  /** Loads paths. What is wrong with one of them does not keep the others from counting. */
   async #load(
     storeHashes: readonly StoreHash[],
     references: boolean,
     options: CallOptions,
     found?: Map<StoreHash, PathInfo>,
-  ): Promise<readonly StoreHash[]> {
+  ): Promise<LoadResult> {
     // Naming too many as known is no use: the server then sends some again.
     const known = [...(found?.keys() ?? [])].slice(0, CLOSURE_REQUEST_KNOWN_MAX).sort();
     const request = { wanted: storeHashes, follow: references, known };
@@ -125,13 +149,17 @@ export class CastoreMetadata {
     records: AsyncIterable<ClosureRecord>,
     found: Map<StoreHash, PathInfo> | undefined,
     options: CallOptions,
-  ): Promise<readonly StoreHash[]> {
+  ): Promise<LoadResult> {
     const leftOut: StoreHash[] = [];
+    const faults = new Map<StoreHash, unknown>();
     const directories = new Map<Digest, Directory>();
     const stored: Promise<void>[] = [];
     let pathInfo: PathInfo | undefined;
     const finish = () => {
-      if (pathInfo !== undefined) stored.push(this.#keep(pathInfo, directories, found, options));
+      if (pathInfo === undefined) return;
+      const storeHash = storePathHash(pathInfo.storePath);
+      const keeping = this.#keep(pathInfo, directories, found, options);
+      stored.push(keeping.catch((error: unknown) => void faults.set(storeHash, error)));
     };
     for await (const record of records) {
       switch (record.kind) {
@@ -155,7 +183,7 @@ export class CastoreMetadata {
     }
     finish();
     await Promise.all(stored);
-    return leftOut;
+    return { leftOut, faults };
   }
 
   async #keep(
