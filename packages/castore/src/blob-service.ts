@@ -40,8 +40,9 @@ export interface BlobService {
   /** Opens the blob; undefined where it is absent. The caller closes the reader. */
   open(digest: Digest, options?: CallOptions): Promise<BlobReader | undefined>;
   /**
-   * Stores the bytes of `source`. Resolves with their digest once they are durable (as far as the
-   * implementation is) and visible. Idempotent. When it rejects, nothing is visible.
+   * Stores the bytes of `source`, whose pieces it only reads. Resolves with their digest once they
+   * are durable (as far as the implementation is) and visible. Idempotent. When it rejects, nothing
+   * is visible.
    * With `expect`, rejects CORRUPT and stores nothing unless the digest is that one.
    */
   put(source: ByteSource, options?: PutBlobOptions): Promise<ChunkMeta>;

@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { setMaxListeners } from "node:events";
 import {
   type ByteSource,
   type CallOptions,
@@ -45,8 +44,9 @@ export interface IngestNarOptions extends CallOptions {
  */
 export interface NarIngest extends AsyncDisposable {
   /**
-   * Takes the next piece, which stays the caller's and unchanged; resolves once there is room for
-   * another. Rejects as NarReader throws (INVALID, EXHAUSTED), and with what a put rejects with.
+   * Takes the next piece, which nobody may change any more: parts of it are put as they are.
+   * Resolves once there is room for another. Rejects as NarReader throws (INVALID, EXHAUSTED), and
+   * with what a put rejects with.
    */
   write(piece: Uint8Array): Promise<void>;
   /** Resolves once the whole tree is stored as durably as the services do. Call it once. */
@@ -72,8 +72,6 @@ export async function ingestNar(
 
 /** A piece is read in slices of this size, between which it waits for room. */
 const SLICE_BYTES = 1 << 16;
-/** A large file is put in pieces of this size. */
-const PIECE_BYTES = 1 << 18;
 
 /** A node that is not known before its contents are stored. */
 interface Slot {
@@ -87,13 +85,10 @@ interface OpenDirectory {
 
 /** The file being read. */
 interface OpenFile {
-  /** Where a large file goes; undefined for a small one. */
-  readonly queue: ContentQueue | undefined;
   readonly slot: Slot;
   readonly executable: boolean;
-  /** Bytes that `buffer` does not have room for. */
-  left: number;
-  buffer: Buffer;
+  /** Where the contents go: the queue of a large file, or memory for a small one. */
+  readonly contents: ContentQueue | Buffer;
   filled: number;
 }
 
@@ -102,8 +97,8 @@ class Ingest implements NarIngest {
   readonly #signal: AbortSignal | undefined;
   readonly #reader: NarReader;
   readonly #hash = createHash("sha256");
-  readonly #stop = new AbortController();
-  readonly #puts = new Set<Promise<void>>();
+  /** What is under way, each with a signal of its own: listening to a shared one is O(puts). */
+  readonly #underWay = new Map<Promise<void>, AbortController>();
   #heldBytes = 0;
   #wake: (() => void) | undefined;
   #failure: { readonly reason: unknown } | undefined;
@@ -120,8 +115,6 @@ class Ingest implements NarIngest {
     this.#services = services;
     this.#signal = signal;
     this.#reader = createNarReader(this.#visitor(visitor));
-    // Every put under way may listen.
-    setMaxListeners(0, this.#stop.signal);
     if (signal?.aborted) this.#onAbort();
     signal?.addEventListener("abort", this.#onAbort, { once: true });
   }
@@ -139,24 +132,15 @@ class Ingest implements NarIngest {
           this.#wake = resolve;
         });
       }
-      await this.#rethrow();
+      if (this.#failure !== undefined) await this.#settled();
     }
   }
 
   async end(): Promise<IngestedNar> {
     this.#try(() => this.#reader.end());
-    await Promise.all(this.#puts);
-    await this.#rethrow();
-    try {
-      const directories = this.#closed.map(storableDirectory);
-      const signal = this.#stop.signal;
-      if (directories.length > 0) {
-        await this.#services.directories.putClosure(directories, { signal });
-      }
-    } catch (reason) {
-      this.#fail(reason);
-    }
-    await this.#rethrow();
+    await this.#settled();
+    this.#start(0, (signal) => this.#putDirectories(signal));
+    await this.#settled();
     this.#done = true;
     this.#signal?.removeEventListener("abort", this.#onAbort);
     const narHash = narHashOf(this.#hash.digest());
@@ -166,7 +150,7 @@ class Ingest implements NarIngest {
   async close(): Promise<void> {
     if (this.#done) return;
     this.#fail(new CastoreError("CLOSED", "NAR: its ingest was given up"));
-    await Promise.all(this.#puts);
+    await Promise.all(this.#underWay.keys());
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -189,20 +173,20 @@ class Ingest implements NarIngest {
     if (this.#failure !== undefined) return;
     this.#failure = { reason };
     this.#signal?.removeEventListener("abort", this.#onAbort);
-    this.#stop.abort(reason);
-    this.#file?.queue?.fail(reason);
+    for (const stop of this.#underWay.values()) stop.abort(reason);
+    if (this.#file?.contents instanceof ContentQueue) this.#file.contents.fail(reason);
     this.#wake?.();
   }
 
-  async #rethrow(): Promise<void> {
-    if (this.#failure === undefined) return;
-    await Promise.all(this.#puts);
-    throw this.#failure.reason;
+  /** Resolves once nothing is under way; rejects with what failed. */
+  async #settled(): Promise<void> {
+    await Promise.all(this.#underWay.keys());
+    if (this.#failure !== undefined) throw this.#failure.reason;
   }
 
   #isFull(): boolean {
     if (this.#failure !== undefined) return false;
-    return this.#heldBytes > INGEST_HELD_BYTES_MAX || this.#puts.size > INGEST_PUTS_MAX;
+    return this.#heldBytes > INGEST_HELD_BYTES_MAX || this.#underWay.size > INGEST_PUTS_MAX;
   }
 
   #checkSize(): void {
@@ -249,29 +233,26 @@ class Ingest implements NarIngest {
   }
 
   #openFile(slot: Slot, { size, executable }: NarFileHead): void {
-    const isSmall = size <= INGEST_SMALL_FILE_BYTES_MAX;
-    const queue = isSmall ? undefined : new ContentQueue((bytes) => this.#release(bytes));
-    const file = { queue, slot, executable, left: size, buffer: Buffer.alloc(0), filled: 0 };
-    this.#file = file;
-    if (queue !== undefined) this.#put(file, queue.read(), 0);
-    else nextBuffer(file, size);
+    if (size > INGEST_SMALL_FILE_BYTES_MAX) {
+      const contents = new ContentQueue((bytes) => this.#release(bytes));
+      this.#file = { slot, executable, contents, filled: 0 };
+      this.#put(this.#file, contents.read(), 0);
+    } else {
+      // Not a view of the piece, which would keep all of it in memory.
+      this.#file = { slot, executable, contents: Buffer.allocUnsafe(size), filled: 0 };
+    }
   }
 
   #addContents(bytes: Uint8Array): void {
     const file = this.#file;
     if (file === undefined) return;
     this.#contentBytes += bytes.byteLength;
-    for (let at = 0; at < bytes.byteLength; ) {
-      if (file.filled === file.buffer.byteLength) nextBuffer(file, PIECE_BYTES);
-      const part = bytes.subarray(at, at + file.buffer.byteLength - file.filled);
-      // Copied, as what is put becomes the service's while the piece stays the caller's.
-      file.buffer.set(part, file.filled);
-      file.filled += part.byteLength;
-      at += part.byteLength;
-      if (file.queue !== undefined && file.filled === file.buffer.byteLength) {
-        this.#heldBytes += file.filled;
-        file.queue.push(file.buffer);
-      }
+    if (file.contents instanceof ContentQueue) {
+      this.#heldBytes += bytes.byteLength;
+      file.contents.push(bytes);
+    } else {
+      file.contents.set(bytes, file.filled);
+      file.filled += bytes.byteLength;
     }
   }
 
@@ -279,38 +260,40 @@ class Ingest implements NarIngest {
     const file = this.#file;
     this.#file = undefined;
     if (file === undefined) return;
-    if (file.queue !== undefined) file.queue.end();
-    else this.#put(file, [file.buffer], file.filled);
+    if (file.contents instanceof ContentQueue) file.contents.end();
+    else this.#put(file, [file.contents], file.contents.byteLength);
   }
 
   /** Puts a file beside others; the bytes given are held until that is done. */
   #put({ slot, executable }: OpenFile, source: ByteSource, bytes: number): void {
+    this.#start(bytes, async (signal) => {
+      const { digest, size } = await this.#services.blobs.put(source, { signal });
+      slot.node = { type: "file", digest, size, executable };
+    });
+  }
+
+  async #putDirectories(signal: AbortSignal): Promise<void> {
+    const directories = this.#closed.map(storableDirectory);
+    if (directories.length > 0)
+      await this.#services.directories.putClosure(directories, { signal });
+  }
+
+  #start(bytes: number, work: (signal: AbortSignal) => Promise<void>): void {
+    const stop = new AbortController();
     this.#heldBytes += bytes;
-    const { blobs } = this.#services;
-    const put = blobs
-      .put(source, { signal: this.#stop.signal })
-      .then(({ digest, size }) => {
-        slot.node = { type: "file", digest, size, executable };
-      })
+    const done = work(stop.signal)
       .catch((reason: unknown) => this.#fail(reason))
       .finally(() => {
-        this.#puts.delete(put);
+        this.#underWay.delete(done);
         this.#release(bytes);
       });
-    this.#puts.add(put);
+    this.#underWay.set(done, stop);
   }
 
   #release(bytes: number): void {
     this.#heldBytes -= bytes;
     this.#wake?.();
   }
-}
-
-/** Memory of its own for what comes next: a service may move what it is given to a thread. */
-function nextBuffer(file: OpenFile, bytesMax: number): void {
-  file.buffer = Buffer.allocUnsafeSlow(Math.min(file.left, bytesMax));
-  file.left -= file.buffer.byteLength;
-  file.filled = 0;
 }
 
 function nodeOf(slot: Slot): Node {
