@@ -75,6 +75,8 @@ export interface SubstituterStack extends AsyncDisposable {
   readonly upstreams: UpstreamSet;
   readonly substituter: Substituter;
   readonly metrics: BridgeMetrics;
+  /** Bytes of bodies that came from upstreams so far. */
+  received(): number;
 }
 
 /** The substituter that `options` describe, over an open store. */
@@ -86,6 +88,7 @@ export async function openSubstituter(
   const { urls, keys, netrcFile } = await chosenUpstreams(options);
   const netrc = parseNetrc(await readIfThere(netrcFile));
   const metrics = new BridgeMetrics();
+  let received = 0;
   const client = createHttpClient({
     credentialsFor: ({ hostname }) => {
       const entry = netrcEntryFor(netrc, hostname);
@@ -93,7 +96,10 @@ export async function openSubstituter(
     },
     hooks: {
       onRequest: ({ host }) => metrics.upstreamRequests.inc({ host }),
-      onBytes: ({ host }, bytes) => metrics.upstreamBytes.inc({ host }, bytes),
+      onBytes: ({ host }, bytes) => {
+        received += bytes;
+        metrics.upstreamBytes.inc({ host }, bytes);
+      },
     },
   });
   const http = await openObjectStoreHttpClient(client, urls);
@@ -129,7 +135,8 @@ export async function openSubstituter(
     await substituter[Symbol.asyncDispose]();
     await http.close();
   };
-  return { http, storeDir, upstreams, substituter, metrics, [Symbol.asyncDispose]: close };
+  const parts = { http, storeDir, upstreams, substituter, metrics };
+  return { ...parts, received: () => received, [Symbol.asyncDispose]: close };
 }
 
 /**
@@ -170,6 +177,9 @@ async function chosenUpstreams(options: UpstreamOptions): Promise<{
     // The bridge itself stands in nix.conf, too: it must not ask itself.
     const others = substituters.filter((url) => !isLoopback(url));
     const urls = [...upstream, ...others];
+    if (urls.length === 0) {
+      throw new CastoreError("INVALID", "--from-nix-config: nix.conf names no other substituter");
+    }
     return { urls, keys: [...trustedPublicKey, ...trustedPublicKeys], netrcFile };
   }
   const netrcFile = process.env.NETRC ?? "/etc/nix/netrc";

@@ -1,4 +1,10 @@
-import { parseAbsoluteStorePath, storePathHash, substituteClosure } from "@castore/nar-bridge";
+import {
+  formatStorePath,
+  parseAbsoluteStorePath,
+  type SubstitutedPath,
+  storePathHash,
+  substituteClosure,
+} from "@castore/nar-bridge";
 import { Command } from "commander";
 import { addUpstreamOptions } from "./bridge-command.ts";
 import { formatBytes, nodeJson, printJson } from "./print.ts";
@@ -25,24 +31,32 @@ export function substituteCommand(): Command {
     await using stack = await openSubstituter(opened, options, logLine);
     const abort = new AbortController();
     process.once("SIGINT", () => abort.abort(new Error("interrupted")));
-    using progress = createProgress("substituting");
     const query = { storeHashes, closure: options.closure };
-    const { signal } = abort;
-    for await (const done of substituteClosure(stack.substituter, query, { signal })) {
-      const { pathInfo, isPresent, total } = done;
-      progress.update({ done: done.done, total, bytes: pathInfo.narSize });
-      const { storePath, node, narHash, narSize } = pathInfo;
-      if (options.json === true) {
-        printJson({
-          path: `/nix/store/${storePath}`,
-          node: nodeJson(node),
-          narHash,
-          narSize,
-          isPresent,
-        });
-      } else if (!isPresent) {
-        process.stdout.write(`/nix/store/${storePath} ${formatBytes(narSize)}\n`);
+    let bytes = 0;
+    let count = 0;
+    {
+      using progress = createProgress("substituting");
+      const isQuiet = progress.isShown && process.stdout.isTTY;
+      const { signal } = abort;
+      for await (const step of substituteClosure(stack.substituter, query, { signal })) {
+        const { narSize } = step.pathInfo;
+        count++;
+        if (!step.isPresent) bytes += narSize;
+        const saved = Math.max(0, bytes - stack.received());
+        progress.update({ done: step.done, total: step.total, bytes, saved });
+        if (options.json === true) printJson(jsonOf(step));
+        else if (!step.isPresent && !isQuiet) {
+          process.stdout.write(`${step.pathInfo.storePath} ${formatBytes(narSize)}\n`);
+        }
       }
     }
+    const received = formatBytes(stack.received());
+    process.stderr.write(`${count} paths, ${formatBytes(bytes)} new, ${received} received\n`);
   });
+}
+
+function jsonOf({ pathInfo, isPresent }: SubstitutedPath): unknown {
+  const { storeDir, storePath, node, narHash, narSize } = pathInfo;
+  const path = formatStorePath(storePath, storeDir);
+  return { path, node: nodeJson(node), narHash, narSize, isPresent };
 }
