@@ -1,4 +1,5 @@
 import type { BlobReader, CallOptions, ChunkMeta } from "./blob-service.ts";
+import { ByteQueue } from "./byte-queue.ts";
 import { clipRange } from "./byte-range.ts";
 import { CastoreError } from "./castore-error.ts";
 import type { ChunkList } from "./chunk-lists.ts";
@@ -17,23 +18,30 @@ export type FetchChunk = (
   options: CallOptions,
 ) => Promise<Uint8Array | undefined>;
 
+/** Fetches the whole blob, unchecked, in pieces of any size. */
+export type FetchWhole = (options: CallOptions) => AsyncIterable<Uint8Array>;
+
 /**
  * A reader of the blob `digest` out of its chunks. Each chunk is checked against its digest. The
  * list itself counts as proven once all of the blob was seen to have the blob's digest: a read of
  * the whole checks that before it lets the last piece go, and any other read of a list that is not
- * proven reads the whole first.
+ * proven reads the whole first. The whole is read by `fetchWhole` where there is one.
  */
 export function createChunkedReader(
   digest: Digest,
   list: ChunkList,
   fetch: FetchChunk,
+  fetchWhole?: FetchWhole,
 ): BlobReader {
   let closed = false;
   const close = async (): Promise<void> => {
     closed = true;
   };
-  const verified: FetchChunk = async (chunk, options) => {
+  const checkOpen = (): void => {
     if (closed) throw new CastoreError("CLOSED", `blob ${digest}: the reader is closed`);
+  };
+  const verified: FetchChunk = async (chunk, options) => {
+    checkOpen();
     const bytes = await fetch(chunk, options);
     if (bytes === undefined) {
       throw new CastoreError("INCOMPLETE", `chunk ${chunk.digest} of blob ${digest} is missing`);
@@ -41,18 +49,26 @@ export function createChunkedReader(
     checkChunk(digest, chunk, bytes);
     return bytes;
   };
+  const whole = (signal: AbortSignal | undefined): AsyncIterable<Uint8Array> =>
+    fetchWhole === undefined
+      ? fetchInOrder(list.chunks, verified, signal)
+      : cut(digest, list, fetchWhole({ signal }), checkOpen);
   return {
     size: list.size,
     async *stream(start, end, { signal } = {}) {
       const range = clipRange(list.size, start, end);
-      const whole = range.start === 0 && range.end === list.size;
-      if (whole && !list.proven) {
-        yield* proving(digest, list, verified, signal);
+      const isWhole = range.start === 0 && range.end === list.size;
+      if (isWhole && !list.proven) {
+        yield* proving(digest, list, whole(signal), signal);
         return;
       }
       if (range.start === range.end) return;
+      if (isWhole) {
+        for await (const bytes of whole(signal)) yield* piecesOf(bytes);
+        return;
+      }
       if (!list.proven) {
-        for await (const _ of proving(digest, list, verified, signal));
+        for await (const _ of proving(digest, list, whole(signal), signal));
       }
       let position = 0;
       const wanted: ChunkMeta[] = [];
@@ -93,12 +109,12 @@ export function checkChunk(blob: Digest, chunk: ChunkMeta, bytes: Uint8Array): v
 async function* proving(
   digest: Digest,
   list: ChunkList,
-  fetch: FetchChunk,
+  chunks: AsyncIterable<Uint8Array>,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const hasher = createDigestHasher();
   let held: Uint8Array | undefined;
-  for await (const bytes of fetchInOrder(list.chunks, fetch, signal)) {
+  for await (const bytes of chunks) {
     hasher.update(bytes);
     for (const piece of piecesOf(bytes)) {
       if (held !== undefined) yield held;
@@ -112,6 +128,33 @@ async function* proving(
   }
   list.proven = true;
   if (held !== undefined) yield held;
+}
+
+/** The whole blob's bytes cut where its chunks end, each checked. */
+async function* cut(
+  digest: Digest,
+  list: ChunkList,
+  source: AsyncIterable<Uint8Array>,
+  checkOpen: () => void,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const queue = new ByteQueue();
+  let next = 0;
+  checkOpen();
+  for await (const piece of source) {
+    checkOpen();
+    queue.push(piece);
+    for (let chunk = list.chunks[next]; chunk !== undefined; chunk = list.chunks[next]) {
+      const bytes = queue.take(chunk.size);
+      if (bytes === undefined) break;
+      checkChunk(digest, chunk, bytes);
+      next++;
+      yield bytes;
+    }
+    if (next === list.chunks.length && queue.size > 0) break;
+  }
+  if (next < list.chunks.length || queue.size > 0) {
+    throw new CastoreError("CORRUPT", `blob ${digest}: is not of ${list.size} bytes`);
+  }
 }
 
 function* piecesOf(bytes: Uint8Array): Generator<Uint8Array, void, undefined> {

@@ -1,7 +1,7 @@
 import type { BlobReader, BlobService, CallOptions } from "./blob-service.ts";
 import { CastoreError } from "./castore-error.ts";
 import { type ChunkList, type ChunkLists, chunkListOf, createChunkLists } from "./chunk-lists.ts";
-import { createChunkedReader } from "./chunked-reader.ts";
+import { createChunkedReader, type FetchChunk } from "./chunked-reader.ts";
 import { createDigestHasher, type Digest, digestBytes, digestOf } from "./digest.ts";
 import { blobPutMethod, blobReadMethod, blobStatMethod } from "./grpc-blob-methods.ts";
 import type { GrpcChannel } from "./grpc-channel.ts";
@@ -139,15 +139,12 @@ async function readHeld(
 }
 
 function chunkedReader(channel: GrpcChannel, digest: Digest, list: ChunkList): BlobReader {
-  return createChunkedReader(digest, list, async (chunk, options) => {
+  const fetchChunk: FetchChunk = async (chunk, options) => {
     const bytes = Buffer.allocUnsafeSlow(chunk.size);
+    const request = digestBytes(chunk.digest);
     let size = 0;
     try {
-      for await (const data of channel.receive(
-        blobReadMethod,
-        digestBytes(chunk.digest),
-        options,
-      )) {
+      for await (const data of channel.receive(blobReadMethod, request, options)) {
         if (size + data.byteLength > chunk.size) {
           const message = `chunk ${chunk.digest} of blob ${digest}: more than ${chunk.size} bytes`;
           throw new CastoreError("CORRUPT", message);
@@ -160,7 +157,10 @@ function chunkedReader(channel: GrpcChannel, digest: Digest, list: ChunkList): B
       throw error;
     }
     return bytes.subarray(0, size);
-  });
+  };
+  return createChunkedReader(digest, list, fetchChunk, (options) =>
+    channel.receive(blobReadMethod, digestBytes(digest), options),
+  );
 }
 
 /** The blob's bytes, unchecked, in pieces of PIECE_BYTES but for the last. */
