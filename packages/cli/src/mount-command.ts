@@ -9,9 +9,9 @@ import {
   type Node,
   pathComponentOfText,
 } from "@castore/castore";
-import { type Mount, mountStore, unmountFuse } from "@castore/fuse";
+import { INHERITED_MOUNT, mountStore, superviseMount, unmountFuse } from "@castore/fuse";
 import { createStoreRootNodes } from "@castore/nar-bridge";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { addUpstreamOptions } from "./bridge-command.ts";
 import { logLine } from "./run-server.ts";
 import { parseSeconds } from "./settings.ts";
@@ -31,7 +31,11 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly xattr?: boolean;
   readonly timeout: number;
   readonly background?: boolean;
+  readonly serveInherited?: boolean;
 }
+
+/** For the process that serves a mount which its parent holds. */
+const SERVE_INHERITED = "--serve-inherited";
 
 export function mountCommand(): Command {
   const command = new Command("mount")
@@ -44,13 +48,15 @@ export function mountCommand(): Command {
     .option("--xattr", "show digests as extended attributes")
     .option("--timeout <seconds>", "a program that waits so long gets an error", parseSeconds, 60)
     .option("--background", "return once it is mounted")
+    .addOption(new Option(SERVE_INHERITED).hideHelp())
     .argument("<mountpoint>", "an empty directory");
   return addUpstreamOptions(command)
     .addHelpText("after", MOUNT_HELP)
     .action(async (mountpoint: string) => {
       const options = command.opts<MountCommandOptions>();
       if (options.background === true) await runInBackground();
-      else await runMount(resolve(mountpoint), options);
+      else if (options.serveInherited === true) await serveMount(resolve(mountpoint), options);
+      else await superviseServer(resolve(mountpoint), options);
     });
 }
 
@@ -67,7 +73,30 @@ export function umountCommand(): Command {
   return command.action((mountpoint: string) => unmountFuse(resolve(mountpoint), command.opts()));
 }
 
-async function runMount(mountpoint: string, options: MountCommandOptions): Promise<void> {
+/** Mounts, and lets this command, started again, serve: as often as it takes. */
+async function superviseServer(mountpoint: string, options: MountCommandOptions): Promise<void> {
+  const mount = await superviseMount({
+    mountpoint,
+    command: [process.execPath, ...process.execArgv, ...process.argv.slice(1), SERVE_INHERITED],
+    allowOther: options.allowOther,
+    over: options.over,
+    timeoutMs: options.timeout * 1000,
+    log: logLine,
+  });
+  // In the background nobody reads any more what is written there.
+  process.stderr.on("error", () => {});
+  const close = () => {
+    mount.close().catch((error: unknown) => logLine(`unmount: ${String(error)}`));
+  };
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, close);
+  process.stdout.write(`castore mount serves ${mountpoint}\n`);
+  await mount.ended;
+}
+
+async function serveMount(mountpoint: string, options: MountCommandOptions): Promise<void> {
+  process.stderr.on("error", () => {});
+  // A terminal's signals come here, too; the parent acts on them.
+  for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => {});
   await using opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });
   await using stack = await openSubstituter(opened, options, logLine);
   const { store, pathInfos } = opened;
@@ -79,38 +108,25 @@ async function runMount(mountpoint: string, options: MountCommandOptions): Promi
   });
   const mount = await mountStore({
     mountpoint,
+    inherited: INHERITED_MOUNT,
     roots,
     directories: store.directories,
     blobs: store.blobs,
     content: localDirectContent(store),
     extraRoots: [[LINKS, EMPTY_DIRECTORY]],
     listRoot: options.listRoot,
-    allowOther: options.allowOther,
-    over: options.over,
     passthrough: options.passthrough,
     xattr: options.xattr,
     timeoutMs: options.timeout * 1000,
     log: logLine,
   });
-  process.stdout.write(`castore mount serves ${mountpoint}\n`);
-  await endOf(mount);
+  await mount.ended;
   await roots.release();
 }
 
 /** Nix takes a directory for a store only where this is in it. */
 const LINKS = pathComponentOfText(".links");
 const EMPTY_DIRECTORY: Node = { type: "directory", digest: EMPTY_DIGEST, size: 0 };
-
-/** Resolves once the mount is gone, which a signal makes it. */
-async function endOf(mount: Mount): Promise<void> {
-  // In the background nobody reads any more what is written there.
-  process.stderr.on("error", () => {});
-  const close = () => {
-    mount.close().catch((error: unknown) => logLine(`unmount: ${String(error)}`));
-  };
-  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, close);
-  await mount.ended;
-}
 
 /** Starts this command again without --background; returns once that has mounted. */
 async function runInBackground(): Promise<void> {

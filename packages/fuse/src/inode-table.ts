@@ -155,8 +155,10 @@ export class InodeTable {
     return this.word(id, NAME + 1);
   }
 
+  /** The name, a character a byte. */
   nameOf(id: number): string {
-    return this.#text(this.word(id, NAME), this.word(id, NAME + 1));
+    const start = this.nameStartOf(id);
+    return Buffer.from(this.memory.names, start, this.nameLengthOf(id)).toString("latin1");
   }
 
   targetStartOf(id: number): number {
@@ -256,11 +258,6 @@ export class InodeTable {
   #reachName(start: number, length: number): number {
     if (start + length > this.names.length) this.renewViews();
     return start;
-  }
-
-  #text(start: number, length: number): string {
-    this.#reachName(start, length);
-    return Buffer.from(this.memory.names, start, length).toString("latin1");
   }
 
   /** < 0 where the inode's name comes before the other. */

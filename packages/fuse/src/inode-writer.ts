@@ -6,6 +6,7 @@ import {
   nodesEqual,
   type PathComponent,
   parseDigest,
+  parsePathComponent,
   parseSymlinkTarget,
   type RootNode,
 } from "@castore/castore";
@@ -23,11 +24,21 @@ import { ROOT_ID } from "./protocol.ts";
 
 const L = INODE_LAYOUT;
 
+/** Told what an inode table is about to become, before anyone else can see it. */
+export interface InodeChanges {
+  root(name: PathComponent, root: RootNode): void;
+  gone(name: PathComponent): void;
+  held(id: number): void;
+  /** `directory` is undefined where another position has the same one. */
+  entries(id: number, directory: Directory | undefined): void;
+}
+
 /**
  * Writes an inode table; only one thread may have one. A record is complete before anything leads
  * to it, so readers need no lock.
  */
 export class InodeWriter extends InodeTable {
+  changes: InodeChanges | undefined;
   #next = ROOT_ID + 1;
   #namesEnd = 0;
   /** A populated directory for each digest: another position shares its names. */
@@ -57,6 +68,10 @@ export class InodeWriter extends InodeTable {
     return { type: "file", digest, size, executable: type === TYPE.EXECUTABLE };
   }
 
+  componentOf(id: number): PathComponent {
+    return parsePathComponent(Buffer.from(this.nameOf(id), "latin1"));
+  }
+
   /** The id of `name` in the root, 0 where it is not there or gone. */
   findRoot(name: PathComponent): number {
     const buffer = Buffer.from(name, "latin1");
@@ -74,6 +89,7 @@ export class InodeWriter extends InodeTable {
     const known = this.rootChild(place);
     const same = known !== 0 && nodesEqual(this.nodeOf(known), root.node);
     if (!same) {
+      this.changes?.root(name, root);
       const count = this.rootCount;
       if (count >= ROOT_NAMES_MAX) throw limitReached("names in the root", ROOT_NAMES_MAX);
       const id = this.#allocate(1);
@@ -85,20 +101,27 @@ export class InodeWriter extends InodeTable {
       Atomics.store(this.rootSlots, this.#rootSlot(buffer), id);
       return id;
     }
-    this.#setBit(known, L.FINAL, root.final);
-    this.#setBit(known, L.LAZY, root.lazy);
-    this.#setBit(known, L.GONE, false);
+    if (this.isGone(known) || !this.#hasBits(known, root)) {
+      this.changes?.root(name, root);
+      this.#setBit(known, L.FINAL, root.final);
+      this.#setBit(known, L.LAZY, root.lazy);
+      this.#setBit(known, L.GONE, false);
+    }
     return known;
   }
 
   /** Says that `name` is no longer in the root. Its inode stays for those who have it open. */
   removeRoot(name: PathComponent): void {
     const id = this.findRoot(name);
-    if (id !== 0) this.#setBit(id, L.GONE, true);
+    if (id === 0) return;
+    this.changes?.gone(name);
+    this.#setBit(id, L.GONE, true);
   }
 
   /** Says that a name in the root is kept from being collected. */
   markHeld(id: number): void {
+    if (this.isHeld(id)) return;
+    this.changes?.held(id);
     this.#setBit(id, L.HELD, true);
   }
 
@@ -119,10 +142,12 @@ export class InodeWriter extends InodeTable {
     let first = 0;
     let count = 0;
     if (twin !== undefined) {
+      this.changes?.entries(id, undefined);
       count = this.childCountOf(twin);
       first = this.#allocate(count);
       this.#copyChildren(this.firstChildOf(twin), { first, count, parent: id, bits });
     } else if (directory !== undefined) {
+      this.changes?.entries(id, directory);
       count = directory.entries.length;
       first = this.#allocate(count);
       for (let i = 0; i < count; i++) {
@@ -138,6 +163,10 @@ export class InodeWriter extends InodeTable {
     this.words[id * L.WORDS + L.FIRST] = first;
     this.words[id * L.WORDS + L.FIRST + 1] = count;
     this.#setBit(id, L.POPULATED, true);
+  }
+
+  #hasBits(id: number, root: RootNode): boolean {
+    return this.isFinal(id) === root.final && this.isLazy(id) === root.lazy;
   }
 
   #copyChildren(

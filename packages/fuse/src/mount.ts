@@ -13,6 +13,7 @@ import {
 import { type AnswerOptions, Answers } from "./answers.ts";
 import { ContentLoader } from "./content-loader.ts";
 import { NO_CONTENT } from "./content-source.ts";
+import { InodeJournal } from "./inode-journal.ts";
 import { InodeWriter } from "./inode-writer.ts";
 import { MissServer } from "./miss-server.ts";
 import { type FuseMount, mountFuse, type UnmountOptions, unmountFuse } from "./mountpoint.ts";
@@ -20,6 +21,7 @@ import { Notifier } from "./notifier.ts";
 import { OPCODE, REQUEST_COUNTERS } from "./protocol.ts";
 import { Reply } from "./reply.ts";
 import type { SessionMessage, SessionWorkerData } from "./session-worker.ts";
+import { type InheritedMount, reportAlive } from "./supervisor.ts";
 import { TreeLoader } from "./tree-loader.ts";
 
 export interface MountOptions {
@@ -57,6 +59,8 @@ export interface MountOptions {
    * Default 60 s.
    */
   readonly timeoutMs?: number | undefined;
+  /** Serve a mount that `superviseMount` made, in a process that it started. */
+  readonly inherited?: InheritedMount | undefined;
   /** Told what went wrong, one line each. Default: nothing is said. */
   readonly log?: ((message: string) => void) | undefined;
 }
@@ -86,10 +90,16 @@ export async function mountStore(options: MountOptions): Promise<Mount> {
   const mountpoint = resolve(options.mountpoint);
   const { allowOther = false, over = false } = options;
   const table = new InodeWriter();
+  const journal = options.inherited && new InodeJournal(options.inherited.journal);
+  const resumed = journal?.replay(table) ?? false;
+  // A lease that grew in another process begins anew in this one.
+  if (resumed) await options.roots.hold(heldNames(table));
   for (const [name, node] of options.extraRoots ?? []) {
     table.markHeld(table.setRoot(name, { node, lazy: false, final: true }));
   }
-  const fuse = await mountFuse(mountpoint, { allowOther, over });
+  const fuse = options.inherited
+    ? { descriptor: options.inherited.descriptor, abandon: dieAtOnce }
+    : await mountFuse(mountpoint, { allowOther, over });
   const server = new MountServer(fuse, table, options);
   const mount: Mount = {
     mountpoint,
@@ -107,13 +117,34 @@ export async function mountStore(options: MountOptions): Promise<Mount> {
       await this.close();
     },
   };
-  try {
-    await server.started;
-  } catch (error) {
-    await unmountFuse(mountpoint, { lazy: true, force: true });
-    throw error;
+  if (resumed) {
+    // The kernel agreed with a server before this one, whose unanswered requests come again.
+    server.resume();
+  } else {
+    try {
+      await server.started;
+      journal?.started();
+    } catch (error) {
+      await unmountFuse(mountpoint, { lazy: true, force: true });
+      throw error;
+    }
   }
+  if (journal !== undefined) reportAlive(server.ended);
   return mount;
+}
+
+function heldNames(table: InodeWriter): PathComponent[] {
+  const names: PathComponent[] = [];
+  for (let index = 0; index < table.rootCount; index++) {
+    const id = table.rootChildAt(index);
+    if (table.isHeld(id)) names.push(table.componentOf(id));
+  }
+  return names;
+}
+
+/** For a process whose mount goes on without it: it could not end while a thread waits. */
+function dieAtOnce(): void {
+  process.kill(process.pid, "SIGKILL");
 }
 
 /** What serves one mounted file system until it is unmounted. */
@@ -122,6 +153,7 @@ class MountServer {
   readonly started: Promise<void>;
   readonly ended: Promise<void>;
   over = false;
+  readonly #notifier: Notifier;
   readonly #counters = new Uint32Array(new SharedArrayBuffer(REQUEST_COUNTERS * 4));
 
   constructor({ descriptor, abandon }: FuseMount, table: InodeWriter, options: MountOptions) {
@@ -146,6 +178,7 @@ class MountServer {
       log,
     });
     const notifier = new Notifier(descriptor);
+    this.#notifier = notifier;
     const worker = startWorker({
       descriptor,
       memory: table.memory,
@@ -180,6 +213,10 @@ class MountServer {
     // Whoever waits for them gets the failure; nobody has to.
     this.started.catch(() => {});
     this.ended.catch(() => {});
+  }
+
+  resume(): void {
+    this.#notifier.resend();
   }
 
   requests(kind: RequestKind | undefined): number {

@@ -29,6 +29,11 @@ export class Notifier {
     this.#send(encodeInvalidInode(ROOT_ID));
   }
 
+  /** Asks for the requests that another server read and did not answer (Linux 6.9). */
+  resend(): void {
+    this.#send(encodeResend());
+  }
+
   /** Resolves once everything was told. */
   idle(): Promise<void> {
     return this.#last;

@@ -8,7 +8,6 @@ import {
   EMPTY_DIGEST,
   type PathComponent,
   parseDigest,
-  parsePathComponent,
   type RootNodes,
 } from "@castore/castore";
 import { TYPE } from "./inode-table.ts";
@@ -82,8 +81,7 @@ export class TreeLoader {
   /** Keeps what the name `root` stands for from being collected. */
   async #hold(root: number): Promise<void> {
     if (this.#table.isHeld(root)) return;
-    const name = parsePathComponent(Buffer.from(this.#table.nameOf(root), "latin1"));
-    await this.#roots.hold([name], { signal: this.#signal });
+    await this.#roots.hold([this.#table.componentOf(root)], { signal: this.#signal });
     this.#table.markHeld(root);
   }
 

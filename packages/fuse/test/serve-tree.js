@@ -1,18 +1,21 @@
 /**
  * A mount in a process of its own: `node serve-tree.js '{"mountpoint":…,"trees":{"name":"path"}}'`.
  * Says "ready" once mounted; unmounts when its standard input ends; with "fall" on standard input
- * it dies of an exception.
+ * it dies of an exception. With "inherited" it serves a supervised mount; "gates" names files by
+ * "name", "entries" and "content": that is answered only once the file is there.
  */
+import { existsSync } from "node:fs";
+import { setTimeout } from "node:timers/promises";
 import {
   createMemoryBlobService,
   createMemoryDirectoryService,
   createStaticRootNodes,
   pathComponentOfText,
 } from "@castore/castore";
-import { mountStore } from "../dist/index.js";
+import { INHERITED_MOUNT, mountStore } from "../dist/index.js";
 import { storePath } from "./store-path.js";
 
-const { trees, ...options } = JSON.parse(process.argv[2]);
+const { trees, gates = {}, ...options } = JSON.parse(process.argv[2]);
 const store = {
   blobs: createMemoryBlobService(),
   directories: createMemoryDirectoryService(),
@@ -21,11 +24,44 @@ const store = {
 for (const [name, path] of Object.entries(trees)) {
   store.roots.set(pathComponentOfText(name), { node: await storePath(store, path) });
 }
-const mount = await mountStore({ ...store, ...options, log: (line) => console.error(line) });
+async function gate(path) {
+  if (path !== undefined) console.error(`waits for ${path}`);
+  while (path !== undefined && !existsSync(path)) await setTimeout(20);
+}
+
+const gated = {
+  blobs: {
+    ...store.blobs,
+    async open(digest) {
+      await gate(gates.content);
+      return store.blobs.open(digest);
+    },
+  },
+  directories: {
+    ...store.directories,
+    async get(digest) {
+      await gate(gates.entries);
+      return store.directories.get(digest);
+    },
+    async *getClosure(root) {
+      await gate(gates.entries);
+      yield* store.directories.getClosure(root);
+    },
+  },
+  roots: {
+    ...store.roots,
+    async get(name) {
+      await gate(gates.name);
+      return store.roots.get(name);
+    },
+  },
+};
+if (options.inherited) options.inherited = INHERITED_MOUNT;
+const mount = await mountStore({ ...gated, ...options, log: (line) => console.error(line) });
 process.stdin.on("data", (text) => {
   if (String(text) === "fall") throw new Error("fallen");
 });
-process.stdin.on("end", () => mount.close());
+process.stdin.on("end", () => options.inherited ?? mount.close());
 console.log("ready");
 await mount.ended;
 console.log("ended");

@@ -1,0 +1,130 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, rm, stat, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import { type SupervisedMount, superviseMount } from "../src/supervisor.ts";
+import { output, run, temporaryDirectory } from "./mount-fixture.ts";
+
+const program = fileURLToPath(new URL("serve-tree.js", import.meta.url));
+
+interface Supervised extends AsyncDisposable {
+  readonly mount: SupervisedMount;
+  readonly at: string;
+  readonly base: string;
+  readonly log: string[];
+}
+
+async function supervised(
+  options: Readonly<Record<string, unknown>> = {},
+  timeoutMs = 30_000,
+): Promise<Supervised> {
+  const base = await temporaryDirectory();
+  const at = `${base}/mnt`;
+  await mkdir(at);
+  await output(`mkdir -p '${base}/tree/sub'; echo content >'${base}/tree/sub/file'
+    for i in $(seq 100); do echo $i >'${base}/tree/'$i; done`);
+  const log: string[] = [];
+  const settings = { mountpoint: at, trees: { t: `${base}/tree` }, inherited: true, ...options };
+  const mount = await superviseMount({
+    mountpoint: at,
+    command: [process.execPath, program, JSON.stringify({ listRoot: true, ...settings })],
+    timeoutMs,
+    log: (line) => log.push(line),
+  });
+  return {
+    mount,
+    at,
+    base,
+    log,
+    async [Symbol.asyncDispose]() {
+      await mount.close();
+      await rm(base, { recursive: true });
+    },
+  };
+}
+
+async function temporary(): Promise<{ readonly path: string } & AsyncDisposable> {
+  const path = await temporaryDirectory();
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
+}
+
+/** Resolves once the process waits for an answer of the mount: it is in the kernel's FUSE code. */
+async function waitsForAnswer(pid: number): Promise<void> {
+  await output(`until grep -q fuse /proc/${pid}/stack /proc/${pid}/task/*/stack; do :; done`);
+}
+
+describe("a supervised mount", () => {
+  it("serves and unmounts", async () => {
+    await using m = await supervised();
+    expect(await output(`cat '${m.at}/t/sub/file'; ls '${m.at}'`)).toBe("content\nt\n");
+    await m.mount.unmount();
+    await m.mount.ended;
+    expect(await output("cat /proc/mounts")).not.toContain(m.at);
+  });
+
+  it("goes on with the same inodes when its server is killed", async () => {
+    await using m = await supervised();
+    const inodes = `find '${m.at}/t' -printf '%i %P\n' | sort`;
+    const before = await output(inodes);
+    const child = spawn("bash", [
+      "-c",
+      `cd '${m.at}/t/sub'; exec 5<file; echo; read; cat file <&5`,
+    ]);
+    await once(child.stdout, "data");
+    const first = m.mount.pid;
+    process.kill(first, "SIGKILL");
+    const said = once(child.stdout, "data");
+    child.stdin.end("\n");
+    expect(String(await said)).toBe("content\n");
+    expect(await output(inodes)).toBe(before);
+    expect(await output(`ls '${m.at}/t/sub'; cat '${m.at}/t/77'`)).toBe("file\n77\n");
+    expect(m.mount.pid).not.toBe(first);
+    expect(m.log).toEqual([`server ${first}: ended with SIGKILL`]);
+  });
+
+  it.each([
+    ["READ", "content", "cat t/sub/file", "content\n"],
+    ["LOOKUP", "name", "cat t/sub/file", "content\n"],
+    ["LOOKUP below", "entries", "cat t/sub/file", "content\n"],
+    ["READDIR", "entries", "ls t/sub", "file\n"],
+  ])("answers a %s that the killed server had read", async (_, kind, command, wanted) => {
+    await using directory = await temporary();
+    const gate = `${directory.path}/gate`;
+    await using m = await supervised({ gates: { [kind]: gate } });
+    const child = spawn("bash", ["-c", `cd '${m.at}'; exec ${command}`]);
+    const said = once(child.stdout, "data");
+    await waitsForAnswer(child.pid ?? 0);
+    process.kill(m.mount.pid, "SIGKILL");
+    await writeFile(gate, "");
+    expect(String((await said)[0])).toBe(wanted);
+  });
+
+  it("follows a server that hangs, in time for who waits", async () => {
+    await using m = await supervised({}, 6_000);
+    process.kill(m.mount.pid, "SIGSTOP");
+    expect(await output(`cat '${m.at}/t/sub/file'`)).toBe("content\n");
+    expect(m.log[0]).toContain("silent for 6 s, killed");
+  });
+
+  it("ends, and ends who waits, when no server stays", async () => {
+    await using directory = await temporary();
+    const mountpoint = `${directory.path}/mnt`;
+    await mkdir(mountpoint);
+    const mounting = superviseMount({ mountpoint, command: ["/bin/false"] });
+    await expect(mounting).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    expect((await stat(mountpoint)).isDirectory()).toBe(true);
+  });
+
+  it("ends who waits when servers hang one after the other", async () => {
+    await using m = await supervised(
+      { timeoutMs: 60_000, gates: { content: "/nonexistent" } },
+      4_000,
+    );
+    const reading = run(`cat '${m.at}/t/sub/file'`);
+    const stop = setInterval(() => process.kill(m.mount.pid, "SIGSTOP"), 20);
+    await expect(m.mount.ended).rejects.toThrow(/given up, no server answers/);
+    clearInterval(stop);
+    expect((await reading).status).not.toBe(0);
+  });
+});
