@@ -115,7 +115,8 @@ class PooledHttpClient implements HttpClient {
     if (url.protocol === "file:") {
       this.#options.hooks?.onRequest?.(url, method);
       const { headers = {}, signal } = request;
-      return await requestFile(url, { method, headers, base: policy.base, signal });
+      const response = await requestFile(url, { method, headers, base: policy.base, signal });
+      return { ...response, body: this.#counted(url, response.body) };
     }
     let target = url;
     let isHome = isSameOrigin(url, policy.base);
@@ -131,6 +132,13 @@ class PooledHttpClient implements HttpClient {
       }
       target = admitUrl(location, "redirect", policy, target);
       isHome &&= isSameOrigin(target, policy.base);
+    }
+  }
+
+  async *#counted(url: URL, body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const piece of body) {
+      this.#options.hooks?.onBytes?.(url, piece.byteLength);
+      yield piece;
     }
   }
 
