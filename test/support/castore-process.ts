@@ -41,7 +41,7 @@ export async function startCastore(
 ): Promise<CastoreProcess> {
   const home = mkdtempSync(join(tmpdir(), "castore-home-"));
   const listen = args.includes("--listen") ? [] : ["--listen", "127.0.0.1:0"];
-  const child = spawn(process.execPath, [programFile(), command, ...listen, ...args], {
+  const child = spawn(process.execPath, [castoreProgram(), command, ...listen, ...args], {
     cwd: options.cwd ?? home,
     env: environment(home, options.env),
     stdio: ["ignore", "pipe", "pipe"],
@@ -102,7 +102,7 @@ export async function runCastore(
   };
   try {
     return await new Promise<Output>((resolve, reject) => {
-      const command = [programFile(), ...args];
+      const command = [castoreProgram(), ...args];
       const child = execFile(process.execPath, command, settings, (error, stdout, stderr) => {
         if (child.exitCode !== null) resolve({ code: child.exitCode, stdout, stderr });
         else reject(error);
@@ -114,7 +114,8 @@ export async function runCastore(
   }
 }
 
-function programFile(): string {
+/** What `node` runs as the command. */
+export function castoreProgram(): string {
   return join(repositoryRoot(), "packages/cli/bin/castore.js");
 }
 

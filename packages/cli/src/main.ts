@@ -87,6 +87,11 @@ const COMMANDS: readonly (readonly [
     "delete what no store path, root or lease needs",
     async () => (await import("./keep-commands.ts")).gcCommand(),
   ],
+  [
+    "bench",
+    "measure what deduplication would save on a binary cache",
+    async () => (await import("./bench-command.ts")).benchCommand(),
+  ],
 ];
 
 const { version } = JSON.parse(

@@ -41,3 +41,33 @@ export function createProgress(title: string): Progress {
     },
   };
 }
+
+export interface ByteProgress extends Disposable {
+  /** `bytes` of `bytesTotal` are done; what `title` says may change. */
+  update(title: string, step: { readonly bytes: number; readonly bytesTotal: number }): void;
+}
+
+/** As `createProgress`, for work of which the bytes are known beforehand. */
+export function createByteProgress(): ByteProgress {
+  if (!process.stderr.isTTY) return { update() {}, [Symbol.dispose]() {} };
+  const bar = new cliProgress.SingleBar({
+    format: "{title} {bar} {percentage} % · {done} of {all} · {eta_formatted} left",
+    stream: process.stderr,
+    hideCursor: true,
+    etaBuffer: 200,
+  });
+  let isStarted = false;
+  return {
+    update(title, { bytes, bytesTotal }) {
+      const payload = { title, done: formatBytes(bytes), all: formatBytes(bytesTotal) };
+      if (!isStarted) bar.start(bytesTotal, bytes, payload);
+      isStarted = true;
+      if (bar.getTotal() !== bytesTotal) bar.setTotal(bytesTotal);
+      bar.update(bytes, payload);
+    },
+    [Symbol.dispose]() {
+      if (isStarted) bar.stop();
+      isStarted = false;
+    },
+  };
+}

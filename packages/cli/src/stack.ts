@@ -193,7 +193,8 @@ function isLoopback(url: string): boolean {
   return hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.");
 }
 
-async function readIfThere(path: string): Promise<string> {
+/** A file's text; "" where it is not there. */
+export async function readIfThere(path: string): Promise<string> {
   try {
     return await readFile(path, "utf8");
   } catch (cause) {

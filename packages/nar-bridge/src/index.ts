@@ -61,6 +61,7 @@ export {
 } from "./content-address.ts";
 export { type ContentCheck, createContentCheck, SELF_REFERENCES_MAX } from "./content-check.ts";
 export { CASTORE_CUT_ID, DEDUP_CUTS, type DedupCut } from "./dedup-cut.ts";
+export { renderDedupPage } from "./dedup-page.ts";
 export type {
   DedupAmount,
   DedupAmounts,
@@ -78,6 +79,7 @@ export {
   type SurveyProgress,
   surveyDedup,
 } from "./dedup-survey.ts";
+export { formatDedupTable } from "./dedup-table.ts";
 export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./ed25519-key.ts";
 export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
 export { createPathInfoGrpcService, type PathInfoGrpcOptions } from "./grpc-path-info-handlers.ts";
