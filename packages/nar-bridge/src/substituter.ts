@@ -195,7 +195,12 @@ export class Substituter implements AsyncDisposable {
 
   async #localNarInfo(storeHash: StoreHash, options: CallOptions): Promise<NarInfo | undefined> {
     const { pathInfos, trustedKeys } = this.#options;
-    const stored = await pathInfos.getStored(storeHash, options);
+    const stored = await pathInfos.getStored(storeHash, options).catch((error: unknown) => {
+      // A damaged row is no reason to keep the path from the user while an upstream has it.
+      if (!isCastoreError(error, "CORRUPT")) throw error;
+      this.#options.log(`${storeHash}: not readable in the local store: ${error.message}`);
+      return undefined;
+    });
     if (stored === undefined || trustedKeys.trusts(stored.pathInfo) === undefined) return undefined;
     const { pathInfo, upstream } = stored;
     if (upstream === undefined) return narInfoOf(pathInfo, "");
