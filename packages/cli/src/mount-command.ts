@@ -30,6 +30,8 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly passthrough?: boolean;
   readonly xattr?: boolean;
   readonly timeout: number;
+  readonly trace?: string;
+  readonly prefetch?: string;
   readonly background?: boolean;
   readonly serveInherited?: boolean;
 }
@@ -47,6 +49,8 @@ export function mountCommand(): Command {
     .option("--passthrough", "let the kernel read large files from the store itself (root)")
     .option("--xattr", "show digests as extended attributes")
     .option("--timeout <seconds>", "a program that waits so long gets an error", parseSeconds, 60)
+    .option("--trace <file>", "append to it what is touched, in order")
+    .option("--prefetch <file>", "load ahead what a trace names")
     .option("--background", "return once it is mounted")
     .addOption(new Option(SERVE_INHERITED).hideHelp())
     .argument("<mountpoint>", "an empty directory");
@@ -117,6 +121,8 @@ async function serveMount(mountpoint: string, options: MountCommandOptions): Pro
     listRoot: options.listRoot,
     passthrough: options.passthrough,
     xattr: options.xattr,
+    trace: options.trace,
+    prefetch: options.prefetch,
     timeoutMs: options.timeout * 1000,
     log: logLine,
   });

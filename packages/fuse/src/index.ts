@@ -1,4 +1,5 @@
-export { type Mount, type MountOptions, mountStore, type RequestKind } from "./mount.ts";
+export { type Mount, type MountOptions, mountStore } from "./mount.ts";
+export type { RequestKind } from "./mount-server.ts";
 export { type UnmountOptions, unmountFuse } from "./mountpoint.ts";
 export {
   INHERITED_MOUNT,

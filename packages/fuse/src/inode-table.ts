@@ -1,5 +1,4 @@
 import { MODE, ROOT_ID } from "./protocol.ts";
-import type { Request } from "./request.ts";
 
 /**
  * One inode is 16 words:
@@ -191,13 +190,13 @@ export class InodeTable {
     return this.word(id, FIRST + 1);
   }
 
-  /** The id of a populated directory's child by the name in a LOOKUP; 0 where there is none. */
-  child(directory: number, request: Request): number {
+  /** The id of a populated directory's child by name; 0 where there is none. */
+  child(directory: number, place: NamePlace): number {
     let low = this.firstChildOf(directory);
     let high = low + this.childCountOf(directory);
     while (low < high) {
       const middle = (low + high) >>> 1;
-      const order = this.#compareName(middle, request.buffer, request);
+      const order = this.#compareName(middle, place.buffer, place);
       if (order === 0) return middle;
       if (order < 0) low = middle + 1;
       else high = middle;

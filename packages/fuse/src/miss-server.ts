@@ -33,6 +33,11 @@ export class MissServer {
     this.#options = options;
   }
 
+  /** How many requests wait. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   /** Takes a request over. */
   serve(bytes: Uint8Array): void {
     const request = new Request(bytes.byteLength);

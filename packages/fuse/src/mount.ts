@@ -1,28 +1,17 @@
-import { closeSync } from "node:fs";
 import { resolve } from "node:path";
-import { Worker } from "node:worker_threads";
-import {
-  type BlobService,
-  CastoreError,
-  type DirectContentModule,
-  type DirectoryService,
-  type Node,
-  type PathComponent,
-  type RootNodes,
+import type {
+  BlobService,
+  DirectContentModule,
+  DirectoryService,
+  Node,
+  PathComponent,
+  RootNodes,
 } from "@castore/castore";
-import { type AnswerOptions, Answers } from "./answers.ts";
-import { ContentLoader } from "./content-loader.ts";
-import { NO_CONTENT } from "./content-source.ts";
 import { InodeJournal } from "./inode-journal.ts";
 import { InodeWriter } from "./inode-writer.ts";
-import { MissServer } from "./miss-server.ts";
-import { type FuseMount, mountFuse, type UnmountOptions, unmountFuse } from "./mountpoint.ts";
-import { Notifier } from "./notifier.ts";
-import { OPCODE, REQUEST_COUNTERS } from "./protocol.ts";
-import { Reply } from "./reply.ts";
-import type { SessionMessage, SessionWorkerData } from "./session-worker.ts";
+import { MountServer, type RequestKind } from "./mount-server.ts";
+import { mountFuse, type UnmountOptions, unmountFuse } from "./mountpoint.ts";
 import { type InheritedMount, reportAlive } from "./supervisor.ts";
-import { TreeLoader } from "./tree-loader.ts";
 
 export interface MountOptions {
   /** A directory; empty unless `over`. */
@@ -59,13 +48,15 @@ export interface MountOptions {
    * Default 60 s.
    */
   readonly timeoutMs?: number | undefined;
+  /** A file in which to record what is touched, in order. */
+  readonly trace?: string | undefined;
+  /** A file that `trace` wrote: what it names is loaded ahead of demand. */
+  readonly prefetch?: string | undefined;
   /** Serve a mount that `superviseMount` made, in a process that it started. */
   readonly inherited?: InheritedMount | undefined;
   /** Told what went wrong, one line each. Default: nothing is said. */
   readonly log?: ((message: string) => void) | undefined;
 }
-
-export type RequestKind = keyof typeof OPCODE;
 
 export interface Mount extends AsyncDisposable {
   readonly mountpoint: string;
@@ -145,104 +136,4 @@ function heldNames(table: InodeWriter): PathComponent[] {
 /** For a process whose mount goes on without it: it could not end while a thread waits. */
 function dieAtOnce(): void {
   process.kill(process.pid, "SIGKILL");
-}
-
-/** What serves one mounted file system until it is unmounted. */
-class MountServer {
-  /** Resolves once the kernel agreed on a protocol version. */
-  readonly started: Promise<void>;
-  readonly ended: Promise<void>;
-  over = false;
-  readonly #notifier: Notifier;
-  readonly #counters = new Uint32Array(new SharedArrayBuffer(REQUEST_COUNTERS * 4));
-
-  constructor({ descriptor, abandon }: FuseMount, table: InodeWriter, options: MountOptions) {
-    const { roots, directories, blobs, owner = { uid: 0, gid: 0 } } = options;
-    const log = options.log ?? (() => {});
-    const answerOptions: AnswerOptions = {
-      uid: owner.uid,
-      gid: owner.gid,
-      listRoot: options.listRoot ?? false,
-      xattr: options.xattr ?? false,
-      passthrough: options.passthrough ?? false,
-    };
-    const end = new AbortController();
-    const { signal } = end;
-    const misses = new MissServer({
-      descriptor,
-      table,
-      answers: new Answers(new Reply(), table, { contents: NO_CONTENT, options: answerOptions }),
-      tree: new TreeLoader(table, { roots, directories, signal }),
-      contents: new ContentLoader(table, { blobs, signal }),
-      timeoutMs: options.timeoutMs ?? 60_000,
-      log,
-    });
-    const notifier = new Notifier(descriptor);
-    this.#notifier = notifier;
-    const worker = startWorker({
-      descriptor,
-      memory: table.memory,
-      options: answerOptions,
-      content: options.content,
-      counters: this.#counters.buffer,
-    });
-    const changes = followChanges({ roots, table, notifier, signal });
-    changes.catch((error: unknown) => log(`changes of the root are no longer seen: ${error}`));
-    this.started = new Promise((resolve, reject) => {
-      worker.on("message", (message: SessionMessage) => {
-        if (message.type === "miss") misses.serve(message.request);
-        else if (message.type === "interrupt") misses.interrupt(message.low, message.high);
-        else if (message.ok) resolve();
-        else reject(new CastoreError("UNSUPPORTED", "mount: this kernel is older than 5.4"));
-      });
-      worker.once("exit", () => reject(new CastoreError("CLOSED", "mount: ended at once")));
-    });
-    // A process that ends waits for its threads, and this one waits for the kernel.
-    process.once("exit", abandon);
-    this.ended = new Promise<void>((resolve, reject) => {
-      worker.once("error", reject);
-      worker.once("exit", () => resolve());
-    }).finally(async () => {
-      this.over = true;
-      process.removeListener("exit", abandon);
-      misses.close();
-      end.abort(new CastoreError("CLOSED", "mount: unmounted"));
-      await notifier.idle();
-      closeSync(descriptor);
-    });
-    // Whoever waits for them gets the failure; nobody has to.
-    this.started.catch(() => {});
-    this.ended.catch(() => {});
-  }
-
-  resume(): void {
-    this.#notifier.resend();
-  }
-
-  requests(kind: RequestKind | undefined): number {
-    if (kind !== undefined) return this.#counters[OPCODE[kind]] ?? 0;
-    return this.#counters.reduce((sum, count) => sum + count, 0);
-  }
-}
-
-function startWorker(workerData: SessionWorkerData): Worker {
-  return new Worker(new URL("./session-worker.js", import.meta.url), { workerData });
-}
-
-interface ChangesOptions {
-  readonly roots: RootNodes;
-  readonly table: InodeWriter;
-  readonly notifier: Notifier;
-  readonly signal: AbortSignal;
-}
-
-/** Brings changes of the root into the table and tells the kernel. */
-async function followChanges({ roots, table, notifier, signal }: ChangesOptions): Promise<void> {
-  for await (const { name, root } of roots.changes({ signal })) {
-    const known = table.findRoot(name);
-    if (root === undefined) table.removeRoot(name);
-    else if (known !== 0) table.setRoot(name, root);
-    notifier.rootName(name);
-    notifier.rootListing();
-  }
 }

@@ -1,11 +1,11 @@
 import { readSync, writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import type { DirectContentModule } from "@castore/castore";
-import { type AnswerOptions, Answers, NO_ANSWER } from "./answers.ts";
+import { type AnswerOptions, Answers, NO_ANSWER, readRange } from "./answers.ts";
 import { type ContentSource, createContentSource, NO_CONTENT } from "./content-source.ts";
 import { type InodeMemory, InodeTable } from "./inode-table.ts";
 import { createPassthrough } from "./passthrough.ts";
-import { OPCODE } from "./protocol.ts";
+import { OPCODE, ROOT_ID } from "./protocol.ts";
 import { Reply } from "./reply.ts";
 import { Request } from "./request.ts";
 
@@ -17,6 +17,8 @@ export interface SessionWorkerData {
   readonly content: DirectContentModule | undefined;
   /** REQUEST_COUNTERS numbers of 32 bits: how many requests came, by opcode. */
   readonly counters: SharedArrayBuffer;
+  /** Whether to tell what is touched. */
+  readonly trace: boolean;
 }
 
 /** What the thread says. */
@@ -25,8 +27,14 @@ export type SessionMessage =
   | { readonly type: "miss"; readonly request: Uint8Array }
   /** The request of this number is no longer wanted. */
   | { readonly type: "interrupt"; readonly low: number; readonly high: number }
+  /** Something is looked at or read for the first time. */
+  | { readonly type: "touch"; readonly id: number; readonly start: number; readonly end: number }
   /** INIT was answered, well or not. */
   | { readonly type: "started"; readonly ok: boolean };
+
+/** Reads are told in blocks of this size; no file has more of them than the other number. */
+const TRACE_BYTES = 128 << 10;
+const TRACE_BLOCKS_MAX = 2 ** 24;
 
 /**
  * Reads requests one by one, blocking, and answers at once what can be: a thread that blocks costs
@@ -44,6 +52,7 @@ async function serve(data: SessionWorkerData): Promise<void> {
     : undefined;
   const answers = new Answers(reply, table, { contents, options, passthrough });
   const request = new Request();
+  const touches = data.trace ? new Touches(table) : undefined;
   for (;;) {
     const length = readRequest(descriptor, request.buffer);
     if (length < 0) break;
@@ -54,6 +63,7 @@ async function serve(data: SessionWorkerData): Promise<void> {
       post({ type: "interrupt", low: request.interruptedLow, high: request.interruptedHigh });
       continue;
     }
+    touches?.note(request);
     const result = answers.answer(request);
     if (result > 0) writeReply(descriptor, reply.buffer, result);
     else if (result !== NO_ANSWER.NONE) post({ type: "miss", request: request.copy() });
@@ -69,6 +79,34 @@ async function openContents(
   if (content === undefined) return NO_CONTENT;
   const { openDirectContent } = await import(content.module);
   return createContentSource(table, openDirectContent(content.argument));
+}
+
+/** Tells each directory that is listed, and each block of a file that is read, once. */
+class Touches {
+  readonly #table: InodeTable;
+  readonly #seen = new Set<number>();
+
+  constructor(table: InodeTable) {
+    this.#table = table;
+  }
+
+  note(request: Request): void {
+    const { opcode, nodeId: id } = request;
+    if (opcode === OPCODE.READDIR || opcode === OPCODE.READDIRPLUS) {
+      if (id !== ROOT_ID && this.#isNew(id, 0)) post({ type: "touch", id, start: 0, end: 0 });
+    } else if (opcode === OPCODE.READ) {
+      const { start, end } = readRange(request, this.#table.sizeOf(id));
+      if (start < end && this.#isNew(id, 1 + Math.floor(start / TRACE_BYTES))) {
+        post({ type: "touch", id, start, end });
+      }
+    }
+  }
+
+  #isNew(id: number, block: number): boolean {
+    const before = this.#seen.size;
+    this.#seen.add(id * TRACE_BLOCKS_MAX + block);
+    return this.#seen.size > before;
+  }
 }
 
 function post(message: SessionMessage): void {
