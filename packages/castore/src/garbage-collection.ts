@@ -22,8 +22,8 @@ import {
   writeCounter,
 } from "./store-writes.ts";
 
-/** What one transaction deletes: others wait for the lock about 10 ms. */
-const BATCH_OBJECTS = 256;
+/** What one transaction deletes: others wait for the lock some 30 ms. */
+const BATCH_OBJECTS = 1024;
 const POLL_MS = 25;
 /** A collection that found the disk full still says that it has ended. */
 const LEAVE_ROOM_BYTES = 1 << 16;
