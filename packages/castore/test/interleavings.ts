@@ -1,7 +1,7 @@
 /** A step of an actor: changes the state in place, or returns "blocked" and changes nothing. */
 export type Step<S> = (state: S) => "blocked" | undefined;
 
-/** What an actor does next in `state`: nothing when it has ended, or several where it may choose. */
+/** What an actor may do next in `state`; nothing when it has ended. */
 export type Actor<S> = (state: S) => readonly Step<S>[];
 
 /**
