@@ -119,6 +119,7 @@ export async function openSubstituter(
     storeDir,
     companions: parseCompanions(options.castoreFor ?? []),
     log,
+    onRest: ({ host }) => metrics.castoreRests.inc({ host }),
   });
   const substituter = new Substituter({
     store,

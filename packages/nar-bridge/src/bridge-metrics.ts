@@ -30,6 +30,11 @@ export class BridgeMetrics {
     "Sources of a NAR that failed or were wrong, by way",
     ["way", "fault"],
   );
+  readonly castoreRests = this.#counter(
+    "castore_upgrade_rests_total",
+    "Times that a castore server was left alone after a failure",
+    ["host"],
+  );
   readonly chunks = this.#counter("castore_chunks_total", "Chunks used, by where they were", [
     "from",
   ]);

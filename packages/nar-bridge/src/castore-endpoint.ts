@@ -17,6 +17,7 @@ import { type ClosureRecord, decodeClosureStream } from "./closure-stream.ts";
 import type { HttpClient, HttpRequest } from "./http-client.ts";
 import { type HttpResponse, readBody } from "./http-response.ts";
 import { parseStoreHash, type StoreDir } from "./store-path.ts";
+import { LOOKUP_TIMEOUT_MS } from "./upstream.ts";
 
 /** Chunks fetched one by one at once, where the server has no `fetch`. */
 const SINGLE_CHUNKS_PARALLEL = 8;
@@ -66,7 +67,7 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
 
   async info(options: CallOptions = {}): Promise<EndpointInfo> {
     if (this.#info !== undefined && this.#info.expires > Date.now()) return this.#info.value;
-    const response = await this.#send("info", { ...options });
+    const response = await this.#send("info", { headersTimeoutMs: LOOKUP_TIMEOUT_MS, ...options });
     const body = await readBody(response, INFO_BYTES_MAX);
     const value = parseInfo(Buffer.from(body).toString("utf8"), this.base, this.#options.storeDir);
     this.#info = { value, expires: Date.now() + INFO_TTL_MS };

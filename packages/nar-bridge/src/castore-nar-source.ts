@@ -37,7 +37,8 @@ export interface CastoreNarSourceOptions {
 
 /**
  * The NAR rendered here, from chunks at hand and chunks fetched from a castore server. Rejects
- * UNSUPPORTED, before any chunk is fetched, where that would cost more than the plain NAR.
+ * UNSUPPORTED, before any chunk is fetched, where the server does not have the path or that would
+ * cost more than the plain NAR.
  */
 export function createCastoreNarSource(options: CastoreNarSourceOptions): NarSource {
   let finish: (() => void) | undefined;
@@ -66,7 +67,7 @@ async function openTree(options: CastoreNarSourceOptions, signal: AbortSignal): 
     signal,
   });
   if (known === undefined) {
-    throw new CastoreError("INCOMPLETE", `${options.name} does not have ${narInfo.storePath}`);
+    throw new CastoreError("UNSUPPORTED", `${options.name} does not have ${narInfo.storePath}`);
   }
   const { pathInfo, recipe } = known;
   if (pathInfo.narHash !== narInfo.narHash || pathInfo.narSize !== narInfo.narSize) {

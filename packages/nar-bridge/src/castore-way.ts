@@ -11,6 +11,14 @@ import { CastoreMetadata } from "./castore-metadata.ts";
 export const CASTORE_REST_MS = 30_000;
 export const CASTORE_REST_MS_MAX = 600_000;
 
+export interface CastoreWayOptions {
+  readonly endpoint: CastoreEndpoint;
+  readonly directories: DirectoryService;
+  /** Told when the server begins to be left alone, and why. */
+  readonly onRest: (ms: number, reason: unknown) => void;
+  readonly now?: () => number;
+}
+
 /**
  * One castore server as a way to NARs: its metadata, its chunks, and whether it works at present.
  */
@@ -18,18 +26,16 @@ export class CastoreWay implements Disposable {
   readonly endpoint: CastoreEndpoint;
   readonly metadata: CastoreMetadata;
   readonly fetcher: ChunkFetcher;
+  readonly #onRest: CastoreWayOptions["onRest"];
   readonly #now: () => number;
   #restsUntil = 0;
   #restMs = CASTORE_REST_MS;
 
-  constructor(
-    endpoint: CastoreEndpoint,
-    directories: DirectoryService,
-    now: () => number = Date.now,
-  ) {
+  constructor({ endpoint, directories, onRest, now = Date.now }: CastoreWayOptions) {
     this.endpoint = endpoint;
     this.metadata = new CastoreMetadata(endpoint, directories);
     this.fetcher = new ChunkFetcher(endpoint);
+    this.#onRest = onRest;
     this.#now = now;
   }
 
@@ -43,11 +49,9 @@ export class CastoreWay implements Disposable {
     this.#restMs = CASTORE_REST_MS;
   }
 
-  /** Notes a failure; that a path is not there, or would cost more, is none. */
+  /** Notes a failure; UNSUPPORTED is none: this path is not there, or would cost more. */
   failed(error: unknown): void {
-    if (isCastoreError(error, "INCOMPLETE") || isCastoreError(error, "UNSUPPORTED")) return;
-    this.#restsUntil = this.#now() + this.#restMs;
-    this.#restMs = Math.min(2 * this.#restMs, CASTORE_REST_MS_MAX);
+    if (!isCastoreError(error, "UNSUPPORTED")) this.#rest(this.#restMs, error);
   }
 
   /** Whether the server answers and speaks our version; a failure is noted. */
@@ -58,14 +62,21 @@ export class CastoreWay implements Disposable {
       return true;
     } catch (error) {
       options.signal?.throwIfAborted();
-      this.failed(error);
-      if (isCastoreError(error, "UNSUPPORTED"))
-        this.#restsUntil = this.#now() + CASTORE_REST_MS_MAX;
+      const isOther = isCastoreError(error, "UNSUPPORTED");
+      this.#rest(isOther ? CASTORE_REST_MS_MAX : this.#restMs, error);
       return false;
     }
   }
 
   [Symbol.dispose](): void {
     this.fetcher[Symbol.dispose]();
+  }
+
+  #rest(ms: number, reason: unknown): void {
+    // What was under way when the first failed says nothing new.
+    if (this.isResting) return;
+    this.#restsUntil = this.#now() + ms;
+    this.#restMs = Math.min(2 * this.#restMs, CASTORE_REST_MS_MAX);
+    this.#onRest(ms, reason);
   }
 }

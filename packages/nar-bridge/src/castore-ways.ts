@@ -18,6 +18,8 @@ export interface CastoreWaysOptions {
   /** Castore servers for caches that do not name one: URL of the cache → URL of the server. */
   readonly companions: ReadonlyMap<string, string>;
   readonly log: Log;
+  /** Told when a castore server begins to be left alone after a failure. */
+  readonly onRest?: ((server: URL) => void) | undefined;
 }
 
 /** Finds the castore server for each upstream: its companion, or the one that it advertises. */
@@ -77,7 +79,16 @@ export class CastoreWays implements Disposable {
       const { http, storeDir, directories } = this.#options;
       // A companion answers for itself: credentials and redirects are those of its own origin.
       const policy = { ...upstream.policy, base };
-      way = new CastoreWay(createCastoreEndpoint({ http, base, policy, storeDir }), directories);
+      const endpoint = createCastoreEndpoint({ http, base, policy, storeDir });
+      way = new CastoreWay({
+        endpoint,
+        directories,
+        onRest: (ms, reason) => {
+          const why = reason instanceof Error ? reason.message : String(reason);
+          this.#options.log(`castore at ${base.href}: is left alone for ${ms / 1000} s: ${why}`);
+          this.#options.onRest?.(base);
+        },
+      });
       this.#ways.set(base.href, way);
     }
     return way;

@@ -1,5 +1,5 @@
 import { createHash, type Hash } from "node:crypto";
-import { CastoreError } from "@castore/castore";
+import { CastoreError, cancellable } from "@castore/castore";
 import type { ContentCheck } from "./content-check.ts";
 import { type NarHash, narHashOf } from "./nix-hash.ts";
 
@@ -209,7 +209,11 @@ async function* attemptSource(
   let toSkip = released.size;
   const stallMs = options.stallMs ?? SOURCE_STALL_MS_MAX;
   const stallMsNow = () => Math.min(stallMs, released.msLeft());
-  for await (const event of withDeadlines(source.open(signal), stallMsNow, held)) {
+  for await (const event of withDeadlines(
+    cancellable(source.open(signal), signal),
+    stallMsNow,
+    held,
+  )) {
     if (event !== "release") {
       received += event.byteLength;
       check?.update(event);
