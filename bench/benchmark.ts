@@ -13,6 +13,13 @@ export interface Group {
   readonly cases: readonly Case[];
   /** Highest admissible ratio of the medians of `seconds`, by name of the case. */
   readonly targets?: Readonly<Record<string, number>>;
+  /** Highest admissible medians, by name of the case. */
+  readonly limits?: Readonly<Record<string, Measures>>;
+}
+
+export interface BenchmarkOptions {
+  /** Factor of all sizes: 0.01 for a try, 10 for a look at how costs grow. */
+  readonly scale: number;
 }
 
 export interface Benchmark {
@@ -26,4 +33,13 @@ export async function timed(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
   await work();
   return (performance.now() - start) / 1000;
+}
+
+/** Makes what several groups share when the first of them wants it. */
+export function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => {
+    made ??= make();
+    return made;
+  };
 }

@@ -27,6 +27,15 @@ it("reports medians, ratios to the first case, and a target that is not met", as
   expect(formatGroup(report)).toMatch(/bridge +4 +2.00× +over 1.5×/);
 });
 
+it("reports a median above its limit", async () => {
+  const cases = [{ name: "get", measure: async () => ({ seconds: 1, p99: 60 }) }];
+  const within = await runGroup({ name: "group", cases, limits: { get: { p99: 60 } } }, 1);
+  expect(within.isMet).toBe(true);
+  const over = await runGroup({ name: "group", cases, limits: { get: { p99: 50 } } }, 1);
+  expect(over.isMet).toBe(false);
+  expect(formatGroup(over)).toMatch(/p99 over 50/);
+});
+
 it("the median of an even count is the middle of the two", () => {
   expect(median([4, 1, 3, 2])).toBe(2.5);
   expect(median([5])).toBe(5);

@@ -8,6 +8,8 @@ export interface CaseReport {
   /** Median seconds by the first case's, and what it may be at most. */
   readonly ratio: number;
   readonly target?: number;
+  /** Medians that are above their limit, as text. */
+  readonly exceeded: readonly string[];
 }
 
 export interface GroupReport {
@@ -15,7 +17,7 @@ export interface GroupReport {
   readonly cases: readonly CaseReport[];
   readonly loadBefore: number;
   readonly loadAfter: number;
-  /** No target is exceeded. */
+  /** No target and no limit is exceeded. */
   readonly isMet: boolean;
 }
 
@@ -36,14 +38,21 @@ export async function runGroup(group: Group, runs: number): Promise<GroupReport>
     const target = group.targets?.[name];
     const ratio = (own.seconds ?? Number.NaN) / base;
     const all = measured.get(name) ?? [];
-    return { name, medians: own, runs: all, ratio, ...(target === undefined ? {} : { target }) };
+    const exceeded = Object.entries(group.limits?.[name] ?? {})
+      .filter(([key, limit]) => !((own[key] ?? Number.NaN) <= limit))
+      .map(([key, limit]) => `${key} over ${formatNumber(limit)}`);
+    const goal = target === undefined ? {} : { target };
+    return { name, medians: own, runs: all, ratio, ...goal, exceeded };
   });
   return {
     name: group.name,
     cases,
     loadBefore,
     loadAfter: loadavg()[0] ?? 0,
-    isMet: cases.every(({ ratio, target }) => target === undefined || ratio <= target),
+    isMet: cases.every(
+      ({ ratio, target, exceeded }) =>
+        (target === undefined || ratio <= target) && exceeded.length === 0,
+    ),
   };
 }
 
@@ -51,11 +60,13 @@ export function formatGroup(report: GroupReport): string {
   const [before, after] = [report.loadBefore, report.loadAfter].map((load) => load.toFixed(2));
   const load = `load average ${before} before, ${after} after`;
   const keys = [...new Set(report.cases.flatMap(({ medians }) => Object.keys(medians)))];
-  const rows = report.cases.map(({ name, medians, ratio, target }) => [
+  const rows = report.cases.map(({ name, medians, ratio, target, exceeded }) => [
     name,
     ...keys.map((key) => formatNumber(medians[key])),
     `${ratio.toFixed(2)}×`,
-    target === undefined ? "" : `${ratio <= target ? "≤" : "over"} ${target}×`,
+    [target === undefined ? [] : [`${ratio <= target ? "≤" : "over"} ${target}×`], exceeded]
+      .flat()
+      .join(", "),
   ]);
   const table = [["", ...keys, "ratio", "target"], ...rows];
   const widths = table[0]?.map((_, column) => Math.max(...table.map((row) => width(row, column))));

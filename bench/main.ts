@@ -3,33 +3,41 @@ import { cpus, loadavg, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { repositoryRoot } from "../test/support/repository-root.ts";
-import type { Benchmark } from "./benchmark.ts";
+import type { Benchmark, BenchmarkOptions } from "./benchmark.ts";
 import { formatGroup, type GroupReport, runGroup } from "./interleave.ts";
 
-const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT]
+const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--scale F]
 
+  engine       the local store: import, import-nar, render, lookups, gc; chunking
   substitute   nix-store -r directly and through the bridge: loopback, 100 Mbit/s, already local
 
   --runs N     runs of each case, interleaved; medians are reported (default 5)
-  --only TEXT  only the groups whose name contains TEXT`;
+  --only TEXT  only the groups whose name contains TEXT
+  --scale F    factor of the sizes of "engine" (default 1; 0.01 for a try)`;
 
-const benchmarks: Readonly<Record<string, () => Promise<Benchmark>>> = {
+const benchmarks: Readonly<Record<string, (options: BenchmarkOptions) => Promise<Benchmark>>> = {
+  engine: async (options) => (await import("./engine.ts")).prepareEngine(options),
   substitute: async () => (await import("./substitute.ts")).prepareSubstitute(),
 };
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { runs: { type: "string", default: "5" }, only: { type: "string", default: "" } },
+    options: {
+      runs: { type: "string", default: "5" },
+      only: { type: "string", default: "" },
+      scale: { type: "string", default: "1" },
+    },
   });
   const [name = ""] = positionals;
   const prepare = benchmarks[name];
   const runs = Number(values.runs);
-  if (prepare === undefined || !(runs >= 1)) {
+  const scale = Number(values.scale);
+  if (prepare === undefined || !(runs >= 1) || !(scale > 0)) {
     console.error(USAGE);
     return 2;
   }
-  const benchmark = await prepare();
+  const benchmark = await prepare({ scale });
   const reports: GroupReport[] = [];
   try {
     for (const group of benchmark.groups.filter((group) => group.name.includes(values.only))) {
