@@ -1,4 +1,12 @@
-import { closeSync, openSync, readdirSync, readSync, renameSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { decodeBlobRow } from "./blob-row.ts";
 import { deleteChunkRows } from "./chunk-rows.ts";
@@ -93,10 +101,11 @@ class StoreCheck {
       for (const [digest, row] of page) {
         this.#host.checkpoint();
         this.#counts[kind]++;
+        const inode = this.#inodeOf(kind, digest, row);
         const message = this.#objectFault(kind, digest, row);
         if (message === undefined || !this.#isStillThere(kind, digest)) continue;
         this.#fault({ kind: kind === "blobs" ? "blob" : "directory", name: digest, message });
-        if (this.#options.repair) this.#quarantine(kind, digest);
+        if (this.#options.repair) this.#quarantine(kind, digest, row, inode);
       }
     };
     scanObjects(this.#index, kind, { before, after }, (key, _, row) => {
@@ -138,18 +147,27 @@ class StoreCheck {
     }
   }
 
+  /** The inode of the blob's file; undefined where it has none, or is missing. */
+  #inodeOf(kind: ObjectRows, digest: Digest, row: Uint8Array): bigint | undefined {
+    if (kind === "directories" || row[0] !== 1) return undefined;
+    const options = { bigint: true, throwIfNoEntry: false } as const;
+    return statSync(this.#layout.blob(digest), options)?.ino;
+  }
+
   /** What was deleted while it was looked at is no fault. */
   #isStillThere(kind: ObjectRows, digest: Digest): boolean {
     this.#index.refresh();
     return this.#index.rows[kind].doesExist(Buffer.from(digest, "hex"));
   }
 
-  #quarantine(kind: ObjectRows, digest: Digest): void {
+  /** Not what somebody has put anew since `damaged` was looked at, whose file was `inode`. */
+  #quarantine(kind: ObjectRows, digest: Digest, damaged: Buffer, inode: bigint | undefined): void {
     const { rows } = this.#index;
     const key = Buffer.from(digest, "hex");
     this.#index.transaction(() => {
       const row = rows[kind].getBinary(key);
-      if (row === undefined) return;
+      if (row === undefined || !damaged.equals(row)) return;
+      if (this.#inodeOf(kind, digest, row) !== inode) return;
       const path = join(this.#layout.quarantine, `${kind}-${digest}.${this.#quarantined++}`);
       if (kind === "blobs" && row[0] === 1) this.#moveAway(this.#layout.blob(digest), path);
       else writeFileSync(path, row);

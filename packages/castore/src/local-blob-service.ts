@@ -15,7 +15,7 @@ import type {
   ChunkMeta,
   PutBlobOptions,
 } from "./blob-service.ts";
-import { cancellable, untilAborted } from "./cancellable.ts";
+import { cancellable } from "./cancellable.ts";
 import { CastoreError } from "./castore-error.ts";
 import { chunkRowsOf, plainChunks } from "./chunk-rows.ts";
 import { type Digest, digestBytes, digestOf } from "./digest.ts";
@@ -82,7 +82,9 @@ class LocalBlobService implements BlobService {
       if (expect !== undefined && digest !== expect) {
         throw new CastoreError("CORRUPT", `blob ${expect}: the bytes have digest ${digest}`);
       }
-      await untilAborted(this.#keep(spool, analysis), options.signal);
+      // From here on it is soon done: a signal does not leave it half done.
+      options.signal?.throwIfAborted();
+      await this.#keep(spool, analysis);
       return { digest, size };
     } finally {
       await spool.discard();
@@ -98,7 +100,9 @@ class LocalBlobService implements BlobService {
       await this.#store.write({ type: "blob", digest: key, row, size, chunks });
       return;
     }
-    if (!(await isSound(this.#store, digest))) await spool.moveTo(digest);
+    const again = { type: "see", rows: "blobs", digest: key, chunks } as const;
+    if ((await isSound(this.#store, digest)) && (await this.#store.write(again))) return;
+    await spool.moveTo(digest);
     const row = encodeFileBlob(size);
     await this.#store.write({ type: "blob", digest: key, row, size, chunks });
   }
@@ -168,6 +172,7 @@ class Spool {
   #gathered = 0;
   #file: TemporaryFile | undefined;
   #dropped = false;
+  #flushing: Promise<void> = Promise.resolve();
 
   constructor(store: OpenStore, expect: Digest | undefined) {
     this.#store = store;
@@ -177,7 +182,11 @@ class Spool {
   async push(piece: Uint8Array): Promise<void> {
     this.#pieces.push(piece);
     this.#gathered += piece.byteLength;
-    if (this.#gathered >= GATHER_BYTES) await this.#flush();
+    if (this.#gathered < GATHER_BYTES) return;
+    // One write goes on while the next pieces come and are hashed.
+    await this.#flushing;
+    this.#flushing = this.#flush();
+    this.#flushing.catch(() => {});
   }
 
   gathered(): Uint8Array {
@@ -185,6 +194,7 @@ class Spool {
   }
 
   async moveTo(digest: Digest): Promise<void> {
+    await this.#flushing;
     await this.#flush();
     if (this.#file === undefined) {
       throw new CastoreError("UNAVAILABLE", `blob ${digest}: it vanished while it was put again`);
@@ -193,18 +203,20 @@ class Spool {
   }
 
   async discard(): Promise<void> {
+    await this.#flushing.catch(() => {});
     this.#pieces = [];
     await this.#file?.discard();
   }
 
   async #flush(): Promise<void> {
+    const pieces = this.#pieces;
+    this.#pieces = [];
+    this.#gathered = 0;
     if (this.#file === undefined && !this.#dropped) {
       // Bytes that are there already are only to be hashed.
       this.#dropped = this.#expect !== undefined && (await isSound(this.#store, this.#expect));
       if (!this.#dropped) this.#file = await createTemporaryFile(this.#store);
     }
-    await this.#file?.write(this.#pieces);
-    this.#pieces = [];
-    this.#gathered = 0;
+    await this.#file?.write(pieces);
   }
 }

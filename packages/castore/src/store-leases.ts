@@ -102,7 +102,12 @@ export class StoreLeases {
     }
     let since = readCounter(this.#index.rows.meta, META_EPOCH);
     for (const lease of this.#held) since = Math.min(since, lease.since);
-    if (since > this.#since) this.#index.transaction(() => this.#write(since));
+    if (since <= this.#since) return;
+    try {
+      this.#index.transaction(() => this.#write(since));
+    } catch {
+      // A full disk, say: others go on to believe that more is held than is. The next may do.
+    }
   }
 
   #write(since: number): void {

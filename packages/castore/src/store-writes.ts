@@ -33,7 +33,13 @@ export type StoreWrite =
   | { readonly type: "rows"; readonly rows: readonly TableRowWrite[] }
   | { readonly type: "delete-row"; readonly key: Uint8Array }
   | { readonly type: "touch"; readonly keys: readonly Uint8Array[] }
-  | { readonly type: "see"; readonly rows: ObjectRows; readonly digest: Uint8Array }
+  | {
+      readonly type: "see";
+      readonly rows: ObjectRows;
+      readonly digest: Uint8Array;
+      /** Chunks of one more normal form of the blob, if it is there. */
+      readonly chunks?: ChunkRows | undefined;
+    }
   | { readonly type: "drop-seed"; readonly key: Uint8Array }
   | { readonly type: "forget-unlink"; readonly digest: Uint8Array };
 
@@ -108,7 +114,9 @@ export function applyWrite(index: StoreIndex, write: StoreWrite): boolean {
     case "touch":
       return applyTouch(rows, write.keys);
     case "see":
-      return see(rows, write.rows, write.digest);
+      if (!see(rows, write.rows, write.digest)) return false;
+      if (write.chunks !== undefined) putChunkRows(index, write.digest, write.chunks);
+      return true;
     case "drop-seed":
       return rows.seeds.removeSync(write.key);
     case "forget-unlink":
@@ -134,7 +142,10 @@ function applyBlob(index: StoreIndex, write: StoreWrite & { type: "blob" }): boo
   const { rows } = index;
   if (rows.unlinks.doesExist(write.digest)) rows.unlinks.removeSync(write.digest);
   if (!rows.blobs.doesExist(write.digest)) addSize(rows, countedBytes(write.size));
-  rows.blobs.putSync(write.digest, write.row);
+  // A row that is there already is compared, not written: it is damaged if it differs.
+  if (!peekRow(rows.blobs, write.digest)?.equals(write.row)) {
+    rows.blobs.putSync(write.digest, write.row);
+  }
   rows.condemned.removeSync(condemnedKey("blobs", write.digest));
   if (write.chunks !== undefined) putChunkRows(index, write.digest, write.chunks);
   return true;
