@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -88,6 +88,19 @@ describe("castore mount", () => {
     expect(await isMounted()).toBe(false);
     const again = execute(process.execPath, [castore, "umount", mountpoint]);
     await expect(again).rejects.toThrow(/unmount .*: EINVAL/);
+  });
+
+  it("with --kernel mounts a closure of which no stat asks this process", async () => {
+    const list = world.temporary("list");
+    await writeFile(list, `${app}\n`);
+    const child = await start(["--kernel", "--paths-from", list]);
+    expect((await names()).length).toBe(1 + paths.length);
+    for (const path of paths) {
+      expect(await compareTrees(world.store.fileOf(path), at(path))).toEqual([]);
+    }
+    child.kill("SIGTERM");
+    expect(await once(child, "exit")).toEqual([0, null]);
+    expect((await readFile("/proc/mounts", "utf8")).includes(mountpoint)).toBe(false);
   });
 
   it("refuses a mountpoint that is not empty", async () => {

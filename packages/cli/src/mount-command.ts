@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import {
   CastoreError,
@@ -9,8 +10,14 @@ import {
   type Node,
   pathComponentOfText,
 } from "@castore/castore";
-import { INHERITED_MOUNT, mountStore, superviseMount, unmountFuse } from "@castore/fuse";
-import { createStoreRootNodes } from "@castore/nar-bridge";
+import {
+  INHERITED_MOUNT,
+  mountKernel,
+  mountStore,
+  superviseMount,
+  unmountFuse,
+} from "@castore/fuse";
+import { createStoreRootNodes, parseAbsoluteStorePath } from "@castore/nar-bridge";
 import { Command, Option } from "commander";
 import { addUpstreamOptions } from "./bridge-command.ts";
 import { logLine } from "./run-server.ts";
@@ -30,6 +37,8 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly passthrough?: boolean;
   readonly xattr?: boolean;
   readonly timeout: number;
+  readonly kernel?: boolean;
+  readonly pathsFrom?: string;
   readonly trace?: string;
   readonly prefetch?: string;
   readonly background?: boolean;
@@ -49,6 +58,8 @@ export function mountCommand(): Command {
     .option("--passthrough", "let the kernel read large files from the store itself (root)")
     .option("--xattr", "show digests as extended attributes")
     .option("--timeout <seconds>", "a program that waits so long gets an error", parseSeconds, 60)
+    .option("--kernel", "with the kernel as file system: a fixed set, named by --paths-from (root)")
+    .option("--paths-from <file>", "store paths for --kernel, one a line; with what they refer to")
     .option("--trace <file>", "append to it what is touched, in order")
     .option("--prefetch <file>", "load ahead what a trace names")
     .option("--background", "return once it is mounted")
@@ -59,6 +70,7 @@ export function mountCommand(): Command {
     .action(async (mountpoint: string) => {
       const options = command.opts<MountCommandOptions>();
       if (options.background === true) await runInBackground();
+      else if (options.kernel === true) await serveByKernel(resolve(mountpoint), options);
       else if (options.serveInherited === true) await serveMount(resolve(mountpoint), options);
       else await superviseServer(resolve(mountpoint), options);
     });
@@ -87,12 +99,7 @@ async function superviseServer(mountpoint: string, options: MountCommandOptions)
     timeoutMs: options.timeout * 1000,
     log: logLine,
   });
-  // In the background nobody reads any more what is written there.
-  process.stderr.on("error", () => {});
-  const close = () => {
-    mount.close().catch((error: unknown) => logLine(`unmount: ${String(error)}`));
-  };
-  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, close);
+  endOnSignal(mount);
   process.stdout.write(`castore mount serves ${mountpoint}\n`);
   await mount.ended;
 }
@@ -101,8 +108,41 @@ async function serveMount(mountpoint: string, options: MountCommandOptions): Pro
   process.stderr.on("error", () => {});
   // A terminal's signals come here, too; the parent acts on them.
   for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => {});
-  await using opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });
-  await using stack = await openSubstituter(opened, options, logLine);
+  await using stores = await openMountStores(mountpoint, options);
+  const mount = await mountStore({
+    ...stores.shared,
+    mountpoint,
+    inherited: INHERITED_MOUNT,
+    listRoot: options.listRoot,
+    passthrough: options.passthrough,
+    xattr: options.xattr,
+    trace: options.trace,
+    prefetch: options.prefetch,
+  });
+  await mount.ended;
+  await stores.shared.roots.release();
+}
+
+async function serveByKernel(mountpoint: string, options: MountCommandOptions): Promise<void> {
+  if (options.pathsFrom === undefined) {
+    throw new CastoreError("INVALID", "--kernel: --paths-from says what to mount");
+  }
+  const lines = (await readFile(options.pathsFrom, "utf8"))
+    .split("\n")
+    .filter((line) => line !== "");
+  const names = lines.map((line) => pathComponentOfText(parseAbsoluteStorePath(line.trim())));
+  await using stores = await openMountStores(mountpoint, options);
+  const mount = await mountKernel({ ...stores.shared, mountpoint, names, over: options.over });
+  endOnSignal(mount);
+  process.stdout.write(`castore mount serves ${mountpoint}\n`);
+  await mount.ended;
+  await stores.shared.roots.release();
+}
+
+/** What both ways of mounting need. */
+async function openMountStores(mountpoint: string, options: MountCommandOptions) {
+  const opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });
+  const stack = await openSubstituter(opened, options, logLine);
   const { store, pathInfos } = opened;
   const roots = createStoreRootNodes({
     store,
@@ -110,24 +150,30 @@ async function serveMount(mountpoint: string, options: MountCommandOptions): Pro
     substituter: stack.substituter,
     pin: `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`,
   });
-  const mount = await mountStore({
-    mountpoint,
-    inherited: INHERITED_MOUNT,
+  const shared = {
     roots,
     directories: store.directories,
     blobs: store.blobs,
     content: localDirectContent(store),
-    extraRoots: [[LINKS, EMPTY_DIRECTORY]],
-    listRoot: options.listRoot,
-    passthrough: options.passthrough,
-    xattr: options.xattr,
-    trace: options.trace,
-    prefetch: options.prefetch,
+    extraRoots: [[LINKS, EMPTY_DIRECTORY]] as const,
     timeoutMs: options.timeout * 1000,
     log: logLine,
-  });
-  await mount.ended;
-  await roots.release();
+  };
+  const close = async () => {
+    await stack[Symbol.asyncDispose]();
+    await opened[Symbol.asyncDispose]();
+  };
+  return { shared, [Symbol.asyncDispose]: close };
+}
+
+/** Takes a mount away when this process is told to end. */
+function endOnSignal(mount: { close(): Promise<void> }): void {
+  // In the background nobody reads any more what is written there.
+  process.stderr.on("error", () => {});
+  const close = () => {
+    mount.close().catch((error: unknown) => logLine(`unmount: ${String(error)}`));
+  };
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, close);
 }
 
 /** Nix takes a directory for a store only where this is in it. */

@@ -122,7 +122,8 @@ function abortConnection(mountpoint: string): void {
   }
 }
 
-async function checkMountpoint(mountpoint: string, over: boolean): Promise<void> {
+/** Rejects INVALID where nothing should be mounted, unless `over`. */
+export async function checkMountpoint(mountpoint: string, over: boolean): Promise<void> {
   let entries: string[];
   try {
     if (!(await stat(mountpoint)).isDirectory()) {
