@@ -19,6 +19,7 @@ import { fetchFrames } from "./fetch-source.ts";
 import { parseRange } from "./http-range.ts";
 import { clientSignal, sendBytes } from "./http-reply.ts";
 import { readRequest } from "./http-request.ts";
+import type { Log } from "./http-server.ts";
 import { encodeSignedPathInfo } from "./path-info-codec.ts";
 import type { PathInfoService } from "./path-info-service.ts";
 import type { RecipeStore } from "./recipe-store.ts";
@@ -41,11 +42,12 @@ export interface CastoreRoutesOptions {
   readonly recipes: RecipeStore;
   readonly storeDir: StoreDir;
   readonly rootKeys: readonly string[];
+  readonly log: Log;
 }
 
 /** Adds the routes of castore/1 (docs/protocol.md) below CASTORE_BASE. */
 export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutesOptions): void {
-  const { store, pathInfos, storeDir, rootKeys } = options;
+  const { store, pathInfos, storeDir, rootKeys, log } = options;
   const info = JSON.stringify({ version: 1, storeDir, features: CASTORE_FEATURES, rootKeys });
   const get = (
     path: string,
@@ -96,7 +98,13 @@ export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutes
   });
   server.post(`/${CASTORE_BASE}fetch`, async (request, reply) => {
     const query = decodeFetchRequest(await readRequest(request, REQUEST_BYTES_MAX));
-    const frames = encodeFetchAnswer(fetchFrames(query, store, { signal: clientSignal(reply) }));
+    const frames = encodeFetchAnswer(
+      fetchFrames(query, store, {
+        signal: clientSignal(reply),
+        onFailed: (error) =>
+          log(`fetch: ${error instanceof Error ? error.message : String(error)}`),
+      }),
+    );
     await sendBytes(reply, 200, { "content-type": OBJECT_TYPE, ...DYNAMIC }, frames);
   });
 }

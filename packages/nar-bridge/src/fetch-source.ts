@@ -17,53 +17,69 @@ const READ_AHEAD = 8;
 /** Compression that saves less than one part in this is not worth the client's time. */
 const GAIN_MIN = 16;
 
-interface Part {
-  readonly index: number;
-  readonly bytes: Uint8Array | undefined;
-}
+/** An item as it was read, or why it was not. */
+type Part =
+  | { readonly status: "done"; readonly bytes: Uint8Array }
+  | { readonly status: "missing" | "failed" | "leftOut" };
 
 /**
  * The frames that answer `request`, in order. What goes beyond FETCH_ANSWER_BYTES_MAX is left out
- * and said to be.
+ * and said to be; an item that cannot be read fails alone, and `onFailed` is told why.
  */
 export async function* fetchFrames(
   { chunks, ranges }: FetchRequest,
   store: LocalStore,
-  options: CallOptions = {},
+  options: FetchOptions = {},
 ): AsyncGenerator<FetchFrame, void, undefined> {
-  const items: (Digest | BlobRange)[] = [...chunks, ...ranges];
-  const read = async (item: Digest | BlobRange, signal: AbortSignal) =>
-    typeof item === "string"
-      ? await store.chunks.get({ digest: item }, { signal })
-      : await readRange(store, item, { signal });
-  let sent = 0;
+  let room = FETCH_ANSWER_BYTES_MAX;
+  const attempt = async (read: () => Promise<Uint8Array | undefined>): Promise<Part> => {
+    if (room <= 0) return { status: "leftOut" };
+    try {
+      const bytes = await read();
+      return bytes === undefined ? { status: "missing" } : { status: "done", bytes };
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      options.onFailed?.(error);
+      return { status: "failed" };
+    }
+  };
+  const readChunk = (digest: Digest, signal: AbortSignal) =>
+    attempt(async () => await store.chunks.get({ digest }, { signal }));
+  const readPart = (range: BlobRange, signal: AbortSignal) =>
+    attempt(async () => await readRange(store, range, { signal }));
   let index = 0;
-  for await (const bytes of inParallel(items, READ_AHEAD, read, options)) {
-    yield* framesOf({ index, bytes }, sent);
-    sent += bytes?.byteLength ?? 0;
-    index++;
+  async function* frames(parts: AsyncIterable<Part>) {
+    for await (const part of parts) {
+      const size = part.status === "done" ? part.bytes.byteLength : 0;
+      const fits = size <= room || room === FETCH_ANSWER_BYTES_MAX;
+      yield* framesOf(index++, fits ? part : { status: "leftOut" });
+      room = fits ? room - size : 0;
+    }
   }
+  yield* frames(inParallel(chunks, READ_AHEAD, readChunk, options));
+  // One by one: each may be as long as the whole answer.
+  yield* frames(inParallel(ranges, 1, readPart, options));
 }
 
-function* framesOf({ index, bytes }: Part, sent: number): Generator<FetchFrame, void, undefined> {
-  const none = new Uint8Array(0);
-  if (bytes === undefined) {
-    yield { index, status: "missing", encoding: "none", bytes: none };
+export interface FetchOptions extends CallOptions {
+  readonly onFailed?: ((error: unknown) => void) | undefined;
+}
+
+function* framesOf(index: number, part: Part): Generator<FetchFrame, void, undefined> {
+  if (part.status !== "done") {
+    yield { index, status: part.status, encoding: "none", bytes: new Uint8Array(0) };
     return;
   }
-  if (sent > 0 && sent + bytes.byteLength > FETCH_ANSWER_BYTES_MAX) {
-    yield { index, status: "leftOut", encoding: "none", bytes: none };
-    return;
-  }
+  const { bytes } = part;
   let at = 0;
   do {
-    const part = bytes.subarray(at, at + FETCH_FRAME_BYTES_MAX);
-    at += part.byteLength;
+    const piece = bytes.subarray(at, at + FETCH_FRAME_BYTES_MAX);
+    at += piece.byteLength;
     const status = at < bytes.byteLength ? "more" : "done";
-    const compressed = zstdCompress(part);
-    const isSmaller = compressed.byteLength < part.byteLength - part.byteLength / GAIN_MIN;
+    const compressed = zstdCompress(piece);
+    const isSmaller = compressed.byteLength < piece.byteLength - piece.byteLength / GAIN_MIN;
     if (isSmaller) yield { index, status, encoding: "zstd", bytes: compressed };
-    else yield { index, status, encoding: "none", bytes: part };
+    else yield { index, status, encoding: "none", bytes: piece };
   } while (at < bytes.byteLength);
 }
 

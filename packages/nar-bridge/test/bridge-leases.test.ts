@@ -1,0 +1,88 @@
+import { digestOf } from "@castore/castore";
+import { afterEach, expect, test } from "vitest";
+import { StandInCache } from "../../../test/support/stand-in-cache.ts";
+import { type Bridge, startBridge } from "./bridge-fixture.ts";
+import { directory, file } from "./nar-fixture.ts";
+import { makePath, publish } from "./path-fixture.ts";
+import { open, raw, receive } from "./raw-client.ts";
+import { makeProgram, NOISE, startUpgradeWorld, storeHashOf } from "./upgrade-fixture.ts";
+
+const opened: AsyncDisposable[] = [];
+afterEach(async () => {
+  for (const resource of opened.splice(0).reverse()) await resource[Symbol.asyncDispose]();
+});
+
+async function use<T extends AsyncDisposable>(starting: Promise<T>): Promise<T> {
+  const resource = await starting;
+  opened.push(resource);
+  return resource;
+}
+
+const EARLY = Buffer.alloc(500_000, "early");
+
+/** What is held now is left for a later collection, rather than waited for. */
+async function collect({ store }: Bridge): Promise<void> {
+  await store.collectGarbage({ waitMs: 0 });
+  await store.collectGarbage({ waitMs: 0 });
+}
+
+test("garbage collected while a plain NAR passes takes nothing of it", async () => {
+  const path = await makePath("passing", directory({ a: file(EARLY), b: file(NOISE) }));
+  const cache = await use(StandInCache.start());
+  publish(cache, path);
+  const bridge = await use(startBridge({ upstreams: [cache.origin], delivery: { holdMs: 0 } }));
+  let pass: () => void = () => {};
+  const passed = new Promise<void>((resolve) => {
+    pass = resolve;
+  });
+  const half = path.file.byteLength >> 1;
+  cache.objects.set(`/${path.narInfo.url}`, async (_request, response) => {
+    response.writeHead(200, { "content-length": path.file.byteLength });
+    response.write(path.file.subarray(0, half));
+    await passed;
+    response.end(path.file.subarray(half));
+    return undefined;
+  });
+  const response = await open(bridge.url + path.bridged);
+  const { blobs } = bridge.store;
+  while (!(await blobs.has(digestOf(EARLY)))) await new Promise((done) => setImmediate(done));
+  await collect(bridge);
+  pass();
+  expect((await receive(response)).body.equals(path.nar)).toBe(true);
+  await bridge.substituter[Symbol.asyncDispose]();
+  await collect(bridge);
+  expect(await bridge.pathInfos.get(storeHashOf(path))).toBeDefined();
+  const again = await raw(bridge.url + path.bridged);
+  expect(again.headers["accept-ranges"]).toBe("bytes");
+  expect(again.body.equals(path.nar)).toBe(true);
+});
+
+test("metadata whose directories were collected is asked for again", async () => {
+  const [shell, program] = await makeProgram(1);
+  if (shell === undefined || program === undefined) throw new Error("no program");
+  const { relay, bridge } = await use(startUpgradeWorld([shell, program]));
+  const signal = new AbortController().signal;
+  expect((await raw(bridge.url + program.bridged)).body.equals(program.nar)).toBe(true);
+  await bridge.substituter[Symbol.asyncDispose]();
+  await bridge.store.roots.delete(storeHashOf(program));
+  await bridge.store.collectGarbage();
+  expect(bridge.pathInfos.findNar(program.narInfo.narHash)).toBeUndefined();
+  relay.requests.length = 0;
+  await bridge.substituter.substitute(storeHashOf(program), { signal });
+  expect(relay.seen(/closure$/).length).toBe(1);
+  expect(relay.seen(/^GET \/nar\//)).toEqual([]);
+  expect((await raw(bridge.url + program.bridged)).body.equals(program.nar)).toBe(true);
+});
+
+test("what a NAR that turned out wrong was made of goes with the next collection", async () => {
+  const path = await makePath("wrong", file(NOISE));
+  const cache = await use(StandInCache.start());
+  publish(cache, path);
+  cache.fail("nar", { kind: "flip", atByte: 200_000 });
+  const bridge = await use(startBridge({ upstreams: [cache.origin] }));
+  expect((await raw(bridge.url + path.bridged)).status).toBe(404);
+  await bridge.store.collectGarbage();
+  const report = await bridge.store.collectGarbage({ dryRun: true });
+  expect(report.blobsDeleted).toBe(0);
+  expect(report.rootsKept).toBe(0);
+});
