@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Dispatcher, Pool } from "undici";
+import type { Dispatcher, Pool } from "undici";
 import type { CallOptions } from "./blob-service.ts";
 import { CastoreError, isCastoreError } from "./castore-error.ts";
+import { undici } from "./lazy-undici.ts";
 
 /** Requests under way at once to one object store. */
 export const OBJECT_REQUESTS_MAX = 64;
@@ -48,7 +49,7 @@ export class ObjectHttp {
     const timeout = options.timeoutMs ?? TIMEOUT_MS;
     this.#name = name;
     this.#pauseMs = options.pauseMs ?? PAUSE_MS;
-    this.#pool = new Pool(origin, {
+    this.#pool = new (undici().Pool)(origin, {
       connections: OBJECT_REQUESTS_MAX,
       pipelining: 1,
       connectTimeout: timeout,

@@ -1,11 +1,12 @@
-import { Counter, Gauge, Registry } from "prom-client";
+import type { Counter } from "prom-client";
+import { promClient } from "./lazy-modules.ts";
 
 /** How a NAR came to the client. */
 export type NarWay = "local" | "castore" | "plain";
 
 /** What a bridge counts; one registry for each bridge. */
 export class BridgeMetrics {
-  readonly registry = new Registry();
+  readonly registry = new (promClient().Registry)();
   /** Answers to clients, by kind of request and status. */
   readonly answers = this.#counter("castore_answers_total", "Answers to clients", [
     "route",
@@ -48,13 +49,14 @@ export class BridgeMetrics {
     "Store paths that no upstream had or was trusted for",
     [],
   );
-  readonly narsUnderWay = new Gauge({
+  readonly narsUnderWay = new (promClient().Gauge)({
     name: "castore_nars_under_way",
     help: "NARs being delivered now",
     registers: [this.registry],
   });
 
   #counter<Label extends string>(name: string, help: string, labelNames: Label[]): Counter<Label> {
+    const { Counter } = promClient();
     return new Counter({ name, help, labelNames, registers: [this.registry] });
   }
 }

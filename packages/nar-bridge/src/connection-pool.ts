@@ -1,4 +1,5 @@
-import { Client } from "undici";
+import type { Client } from "undici";
+import { undici } from "./lazy-modules.ts";
 
 /** How long an idle connection is kept, where the server does not say. */
 export const KEEP_ALIVE_MS = 30_000;
@@ -39,7 +40,7 @@ export class ConnectionPool {
   take(): Connection {
     const kept = this.#idle.pop();
     if (kept !== undefined) return { client: kept, isKept: true };
-    const client = new Client(this.#origin, this.#options);
+    const client = new (undici().Client)(this.#origin, this.#options);
     this.#all.add(client);
     client.on("disconnect", () => {
       if (this.#idle.includes(client)) this.drop(client);

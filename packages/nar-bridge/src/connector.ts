@@ -4,8 +4,9 @@ import { request as requestHttps } from "node:https";
 import { isIP, type LookupFunction, type Socket } from "node:net";
 import type { SecureContext } from "node:tls";
 import { CastoreError } from "@castore/castore";
-import { buildConnector } from "undici";
+import type { buildConnector } from "undici";
 import { type AddressScope, addressScope, isWithinReach, literalScope } from "./address-scope.ts";
+import { undici } from "./lazy-modules.ts";
 import { proxyAuthorization } from "./proxy-settings.ts";
 
 /**
@@ -78,10 +79,10 @@ function lazyConnector(
   return (target, callback) => {
     try {
       if (target.protocol === "https:") {
-        secure ??= buildConnector({ ...plainOptions, secureContext: tlsContext() });
+        secure ??= undici().buildConnector({ ...plainOptions, secureContext: tlsContext() });
         secure(target, callback);
       } else {
-        plain ??= buildConnector(plainOptions);
+        plain ??= undici().buildConnector(plainOptions);
         plain(target, callback);
       }
     } catch (error) {

@@ -1,9 +1,10 @@
 import { lstat, rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { CastoreError, type LocalStore } from "@castore/castore";
-import Fastify, { type FastifyInstance } from "fastify";
+import type { FastifyInstance } from "fastify";
 import { WANTED } from "./http-request.ts";
 import { httpStatusOf } from "./http-status.ts";
+import { fastify } from "./lazy-modules.ts";
 
 /** Longest request line and headers: a snix-flavoured NAR URL may hold a long symlink target. */
 const HEADER_BYTES_MAX = 32 * 1024;
@@ -18,7 +19,7 @@ export type Log = (line: string) => void;
 
 /** An HTTP server without routes: bodies of requests are streams, errors become statuses. */
 export function createHttpServer(log: Log): FastifyInstance {
-  const server = Fastify({
+  const server = fastify().fastify({
     forceCloseConnections: true,
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: HEADER_BYTES_MAX },
