@@ -25,14 +25,19 @@ export interface CollectOptions {
 export class GarbageCollector {
   readonly #store: OpenStore;
   readonly #sizeMax: number | undefined;
+  readonly #prepare: () => Promise<void>;
   #running: Promise<unknown> = Promise.resolve();
   #automatic: AbortController | undefined;
   #nextSize: number;
   #closed = false;
 
-  /** With `sizeMax`, collects by itself when a put takes the store beyond it. */
-  constructor(store: OpenStore, sizeMax: number | undefined) {
+  /**
+   * With `sizeMax`, collects by itself when a put takes the store beyond it. Before a collection,
+   * `prepare` writes down what was used.
+   */
+  constructor(store: OpenStore, sizeMax: number | undefined, prepare: () => Promise<void>) {
     this.#store = store;
+    this.#prepare = prepare;
     this.#sizeMax = sizeMax;
     this.#nextSize = sizeMax ?? Number.POSITIVE_INFINITY;
   }
@@ -41,6 +46,7 @@ export class GarbageCollector {
   async collect(options: CollectOptions = {}): Promise<CollectionReport> {
     this.#store.checkWritable();
     options.signal?.throwIfAborted();
+    await this.#prepare();
     return this.#enqueue(options, () => this.#store.leases.renewSpans());
   }
 
@@ -58,7 +64,10 @@ export class GarbageCollector {
     this.#automatic = controller;
     const sizeMax = Math.floor(this.#sizeMax * (1 - HEADROOM));
     // Another process may collect at this moment; then this one looks again after the next put.
-    this.#enqueue({ sizeMax, signal: controller.signal }, () => this.#store.leases.advance())
+    this.#prepare()
+      .then(() =>
+        this.#enqueue({ sizeMax, signal: controller.signal }, () => this.#store.leases.advance()),
+      )
       .catch(() => {})
       .finally(() => this.#afterAutomatic());
   }

@@ -17,6 +17,8 @@ export const ROOT_KEY_LENGTH_MAX = 200;
 const LIST_ROWS = 256;
 /** Touches that are kept in memory until they are written down. */
 const TOUCHES_MAX = 1024;
+/** How late another process, or a store after a crash, may learn of a touch. */
+const TOUCH_DELAY_MS = 5000;
 
 /** The root records of `store`. */
 export class LocalRootStore implements RootStore {
@@ -24,6 +26,7 @@ export class LocalRootStore implements RootStore {
   /** Keys in order of last use: a Map keeps the order of insertion. */
   readonly #touched = new Set<string>();
   #writing: Promise<unknown> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(store: OpenStore) {
     this.#store = store;
@@ -54,10 +57,17 @@ export class LocalRootStore implements RootStore {
     this.#touched.delete(key);
     this.#touched.add(key);
     if (this.#touched.size >= TOUCHES_MAX) this.#writing = this.writeTouches().catch(() => {});
+    else {
+      this.#timer ??= setTimeout(() => {
+        this.#writing = this.writeTouches().catch(() => {});
+      }, TOUCH_DELAY_MS).unref();
+    }
   }
 
   /** Writes down what was touched. */
   async writeTouches(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     if (this.#touched.size === 0) return;
     const keys = [...this.#touched].map(rootKey);
     this.#touched.clear();

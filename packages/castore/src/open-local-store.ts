@@ -70,7 +70,7 @@ function composeStore(store: OpenStore, sizeMax: number | undefined): LocalStore
   const roots = new LocalRootStore(store);
   const directories = createLocalDirectoryService(store);
   const blobs = createLocalBlobService(store, createNormalForm([]));
-  const collector = new GarbageCollector(store, sizeMax);
+  const collector = new GarbageCollector(store, sizeMax, () => roots.writeTouches());
   store.onWrite = () => collector.checkSize();
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
@@ -90,10 +90,7 @@ function composeStore(store: OpenStore, sizeMax: number | undefined): LocalStore
     table: (name) => createLocalStoreTable(store, name),
     stats: () => statsOf(store.index),
     lease: () => store.leases.hold(),
-    async collectGarbage(collectOptions) {
-      await roots.writeTouches();
-      return collector.collect(collectOptions);
-    },
+    collectGarbage: (collectOptions) => collector.collect(collectOptions),
     async seedTree(path, { bytesMin, signal } = {}) {
       store.checkWritable();
       const seed = { path, ...(bytesMin === undefined ? {} : { bytesMin }) };
