@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
+import type { CallOptions } from "@castore/castore";
 
 /** Bytes that may wait to be compressed before `room` makes the caller wait. */
 export const COMPRESSOR_BACKLOG_BYTES = 32 << 20;
@@ -18,8 +19,12 @@ export interface Compressor extends AsyncDisposable {
   settled(): Promise<void>;
 }
 
-export function createCompressor(levels: readonly number[]): Compressor {
-  return new ThreadedCompressor(levels);
+/** The signal ends all waiting at once: a thread may have seconds of work before it. */
+export function createCompressor(
+  levels: readonly number[],
+  { signal }: CallOptions = {},
+): Compressor {
+  return new ThreadedCompressor(levels, signal);
 }
 
 interface Task {
@@ -50,8 +55,9 @@ class ThreadedCompressor implements Compressor {
   #waiters: Waiter[] = [];
   #failure: { readonly reason: unknown } | undefined;
 
-  constructor(levels: readonly number[]) {
+  constructor(levels: readonly number[], signal: AbortSignal | undefined) {
     this.#levels = levels;
+    signal?.addEventListener("abort", () => this.#fail(signal.reason), { once: true });
   }
 
   submit(bytes: Uint8Array<ArrayBuffer>, onSizes: (sizes: readonly number[]) => void): void {

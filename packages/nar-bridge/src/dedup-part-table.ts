@@ -20,6 +20,7 @@ export function partKeyOf(digest: Digest): PartKey {
  */
 export class PartTable {
   readonly levelCount: number;
+  readonly #partsMax: number;
   #count = 0;
   #keys = new BigUint64Array(1 << 10);
   /** Open addressing: the number of a part and 1, or 0. Twice as many slots as keys. */
@@ -27,8 +28,9 @@ export class PartTable {
   #sizes = new Float64Array(1 << 10);
   #packedSizes: Float64Array;
 
-  constructor(levelCount: number) {
+  constructor(levelCount: number, partsMax = DEDUP_PARTS_MAX) {
     this.levelCount = levelCount;
+    this.#partsMax = partsMax;
     this.#packedSizes = new Float64Array(levelCount << 10);
   }
 
@@ -42,11 +44,11 @@ export class PartTable {
     return slot === 0 ? undefined : slot - 1;
   }
 
-  /** Adds a part that `find` does not know. Throws EXHAUSTED over DEDUP_PARTS_MAX. */
+  /** Adds a part that `find` does not know. Throws EXHAUSTED over the most that it holds. */
   add(key: PartKey, size: number): number {
-    if (this.#count === DEDUP_PARTS_MAX) {
+    if (this.#count === this.#partsMax) {
       const advice = "measure fewer pairs at once";
-      throw new CastoreError("EXHAUSTED", `more than ${DEDUP_PARTS_MAX} distinct parts: ${advice}`);
+      throw new CastoreError("EXHAUSTED", `more than ${this.#partsMax} distinct parts: ${advice}`);
     }
     if (this.#count === this.#keys.length) this.#grow();
     const index = this.#count++;

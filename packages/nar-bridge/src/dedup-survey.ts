@@ -66,7 +66,7 @@ export async function surveyDedup(options: SurveyOptions): Promise<DedupReport> 
   const narInfos = await readClosures(storeDir, options);
   const table = new PartTable(zstdLevels.length);
   await using state = await openDedupState({ table, zstdLevels, file: stateFile });
-  await using compressor = createCompressor(zstdLevels);
+  await using compressor = createCompressor(zstdLevels, options);
   const measurer = createPathMeasurer({ table, compressor });
   const room = () => compressor.room();
   const measured = await measureAll(narInfos, { ...options, state, measurer, room });
