@@ -19,7 +19,7 @@ border-radius:6px;padding:4px 8px;max-width:min(60vw,520px)}
 .tile strong{display:block;font-size:25px;line-height:1.25;font-variant-numeric:tabular-nums}
 .tile.main strong{color:var(--main)}
 .bars{margin:10px 0 6px}
-.bar{display:grid;grid-template-columns:232px 1fr 225px;gap:12px;align-items:center;min-height:30px}
+.bar{display:grid;grid-template-columns:250px 1fr 225px;gap:12px;align-items:center;min-height:30px}
 .bar .title{text-align:right;line-height:1.2}.bar.main .title{font-weight:600}
 .bar .note{font-size:13px;font-variant-numeric:tabular-nums}
 .track{position:relative;height:18px;display:flex;background:var(--panel);border-radius:3px}

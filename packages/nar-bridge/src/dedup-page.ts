@@ -198,7 +198,7 @@ function storageChart({ report, pair, level }: View): Markup {
   const first = pair?.old === undefined ? undefined : pair.atRest.old;
   const bar = (title: string, of: (storage: DedupStorage) => number, isMain = false): Bar => {
     const [all, old] = [of(whole), first === undefined ? of(whole) : of(first)];
-    const added = first === undefined ? "" : ` · the new one adds ${formatAmount(all - old)}`;
+    const added = first === undefined ? "" : ` · +${formatAmount(all - old)}`;
     return {
       title,
       parts: [
@@ -221,7 +221,7 @@ function storageChart({ report, pair, level }: View): Markup {
   );
   if (first === undefined) return chart;
   return markup`${chart}<div class="key"><span><i class="best"></i>the old closure</span>
-<span><i class="rest"></i>what the new one adds to it</span></div>`;
+<span><i class="rest"></i>+ what the new one adds to it</span></div>`;
 }
 
 function pathTable(view: View, paths: readonly NamedPath[]): Markup {
