@@ -10,6 +10,8 @@ export interface NginxOptions {
   readonly directory: string;
   /** Further directives of the server block. */
   readonly server?: string;
+  /** Further directives beside it. */
+  readonly http?: string;
 }
 
 export interface Nginx extends AsyncDisposable {
@@ -21,11 +23,11 @@ export interface Nginx extends AsyncDisposable {
 const START_MS = 10_000;
 
 /** The real nginx on loopback, with nothing of the machine's configuration. */
-export async function startNginx({ directory, server = "" }: NginxOptions): Promise<Nginx> {
+export async function startNginx(options: NginxOptions): Promise<Nginx> {
   const prefix = mkdtempSync(join(tmpdir(), "castore-nginx-"));
   const port = await freePort();
   mkdirSync(join(prefix, "temp"));
-  writeFileSync(join(prefix, "nginx.conf"), configuration(prefix, directory, port, server));
+  writeFileSync(join(prefix, "nginx.conf"), configuration(prefix, port, options));
   const args = ["-p", prefix, "-c", join(prefix, "nginx.conf"), "-g", "daemon off;"];
   const child = spawn("nginx", args, { stdio: ["ignore", "ignore", "pipe"] });
   let stderr = "";
@@ -50,7 +52,11 @@ export async function startNginx({ directory, server = "" }: NginxOptions): Prom
   };
 }
 
-function configuration(prefix: string, directory: string, port: number, server: string): string {
+function configuration(
+  prefix: string,
+  port: number,
+  { directory, server = "", http = "" }: NginxOptions,
+): string {
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     .map((name) => `${name}_temp_path ${prefix}/temp/${name};`)
     .join("\n  ");
@@ -76,6 +82,7 @@ http {
     root ${directory};
     ${server}
   }
+  ${http}
 }
 `;
 }

@@ -33,24 +33,37 @@ export async function* throughDuplex(
   if (sourceFault !== undefined) throw sourceFault.cause;
 }
 
-/** stream.pipeline() would do, but does not return for all of lzma-native's streams. */
+/**
+ * stream.pipeline() would do, but does not return for all of lzma-native's streams. It ends the
+ * duplex only when that has taken the last piece: what zlib writes at the end would else depend on
+ * which came first.
+ */
 async function feed(source: ByteSource, duplex: Duplex, stopped: AbortSignal): Promise<void> {
+  let untaken = 0;
   for await (const piece of source) {
     if (duplex.destroyed) return;
-    if (!duplex.write(piece)) await drained(duplex, stopped);
+    untaken++;
+    const taken = () => {
+      if (--untaken === 0) duplex.emit(TAKEN);
+    };
+    if (!duplex.write(piece, taken)) await untilEvent(duplex, "drain", stopped);
   }
+  if (untaken > 0 && !duplex.destroyed) await untilEvent(duplex, TAKEN, stopped);
   if (!duplex.destroyed) duplex.end();
 }
 
-function drained(duplex: Duplex, stopped: AbortSignal): Promise<void> {
+const TAKEN = Symbol("taken");
+
+/** Resolves also when the duplex closes or nobody listens any more. */
+function untilEvent(duplex: Duplex, event: string | symbol, stopped: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
-      duplex.off("drain", done);
+      duplex.off(event, done);
       duplex.off("close", done);
       stopped.removeEventListener("abort", done);
       resolve();
     };
-    duplex.on("drain", done);
+    duplex.on(event, done);
     duplex.on("close", done);
     stopped.addEventListener("abort", done);
   });

@@ -1,8 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import type { ByteSource, CallOptions } from "./blob-service.ts";
 import { clipRange } from "./byte-range.ts";
+import { cancellable } from "./cancellable.ts";
 import { CastoreError, type CastoreErrorCode } from "./castore-error.ts";
+import { createGroupSync } from "./group-sync.ts";
 import {
   checkObjectKey,
   checkObjectSize,
@@ -19,13 +22,18 @@ const TEMPORARY = ".tmp-";
 /** A temporary file this old was left behind by a writer that died. */
 const TEMPORARY_AGE_MS = 24 * 3_600_000;
 
+export interface FileObjectStore extends ObjectStore {
+  /** Stores what `source` yields, as `put` does, without holding it in memory. */
+  putStream(key: string, source: ByteSource, options?: CallOptions): Promise<void>;
+}
+
 /**
  * Objects as files below `directory`, which is made when missing. A put is a temporary file, its
  * fsync, a link or rename, and the fsync of the directory. Temporary files older than a day are
  * removed when the store is opened.
  */
-export async function openFileObjectStore(directory: string): Promise<ObjectStore> {
-  const store = new FileObjectStore(directory);
+export async function openFileObjectStore(directory: string): Promise<FileObjectStore> {
+  const store = new Files(directory);
   await faults(store.name, async () => {
     await mkdir(directory, { recursive: true });
     await removeOldTemporaries(directory);
@@ -33,9 +41,11 @@ export async function openFileObjectStore(directory: string): Promise<ObjectStor
   return store;
 }
 
-class FileObjectStore implements ObjectStore {
+class Files implements FileObjectStore {
   readonly name: string;
   readonly #directory: string;
+  /** Puts that run at once share the fsync of a directory. */
+  readonly #groupSync = createGroupSync();
 
   constructor(directory: string) {
     this.#directory = directory;
@@ -74,18 +84,31 @@ class FileObjectStore implements ObjectStore {
 
   async put(key: string, bytes: Uint8Array, options: PutObjectOptions = {}): Promise<boolean> {
     options.signal?.throwIfAborted();
+    return await this.#write(key, [bytes], options.ifAbsent === true ? link : rename);
+  }
+
+  async putStream(key: string, source: ByteSource, { signal }: CallOptions = {}): Promise<void> {
+    signal?.throwIfAborted();
+    await this.#write(key, cancellable(source, signal), rename);
+  }
+
+  /** Resolves with false where `publish` found the object there. */
+  async #write(
+    key: string,
+    source: ByteSource,
+    publish: (temporary: string, path: string) => Promise<void>,
+  ): Promise<boolean> {
     const path = this.#path(key);
     return await faults(this.name, async () => {
       const temporary = join(this.#directory, `${TEMPORARY}${randomUUID()}`);
       try {
-        await writeDurably(temporary, bytes);
+        await writeDurably(temporary, source);
         await this.#makeParent(path);
-        if (options.ifAbsent === true) await link(temporary, path);
-        else await rename(temporary, path);
-        await syncDirectory(dirname(path));
+        await publish(temporary, path);
+        await this.#groupSync.sync(dirname(path));
         return true;
       } catch (error) {
-        if (options.ifAbsent === true && codeOf(error) === "EEXIST") return false;
+        if (publish === link && codeOf(error) === "EEXIST") return false;
         throw error;
       } finally {
         await rm(temporary, { force: true });
@@ -130,13 +153,13 @@ class FileObjectStore implements ObjectStore {
     return join(this.#directory, key);
   }
 
-  /** Makes the directory of `path`; what was made is durable when it resolves. */
+  /** Makes the directory of `path`, durably but for the entries of its own. */
   async #makeParent(path: string): Promise<void> {
     const parent = dirname(path);
     const made = await mkdir(parent, { recursive: true });
     if (made === undefined) return;
-    for (let at = parent; at.length >= dirname(made).length; at = dirname(at)) {
-      await syncDirectory(at);
+    for (let at = dirname(parent); at.length >= dirname(made).length; at = dirname(at)) {
+      await this.#groupSync.sync(at);
     }
   }
 }
@@ -161,22 +184,13 @@ async function readRange(file: FileHandle, start: number, end: number): Promise<
   return bytes;
 }
 
-async function writeDurably(path: string, bytes: Uint8Array): Promise<void> {
+async function writeDurably(path: string, source: ByteSource): Promise<void> {
   const file = await open(path, "wx", 0o644);
   try {
-    await file.writeFile(bytes);
+    for await (const bytes of source) await file.writeFile(bytes);
     await file.datasync();
   } finally {
     await file.close();
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }
 

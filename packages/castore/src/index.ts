@@ -89,6 +89,7 @@ export {
 export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./directory-codec.ts";
 export { decodeDirectoryLenient, decodeEntryLenient } from "./directory-lenient.ts";
 export type { DirectoryService } from "./directory-service.ts";
+export { decodeDirectoryStream, encodeDirectoryStream } from "./directory-stream.ts";
 export {
   decodeFetchAnswer,
   encodeFetchAnswer,
@@ -103,7 +104,7 @@ export {
   FETCH_REQUEST_ITEMS_MAX,
   type FetchRequest,
 } from "./fetch-request.ts";
-export { openFileObjectStore } from "./file-object-store.ts";
+export { type FileObjectStore, openFileObjectStore } from "./file-object-store.ts";
 export { walkFiles } from "./file-walk.ts";
 export { createFirstBlobService } from "./first-blob-service.ts";
 export { createFirstDirectoryService } from "./first-directory-service.ts";
@@ -186,7 +187,10 @@ export {
   objectKey,
   type PutObjectOptions,
 } from "./object-store.ts";
-export { createObjectStoreBlobService } from "./object-store-blob-service.ts";
+export {
+  createObjectStoreBlobService,
+  type ObjectStoreBlobOptions,
+} from "./object-store-blob-service.ts";
 export { createObjectStoreDirectoryService } from "./object-store-directory-service.ts";
 export { openLocalStore } from "./open-local-store.ts";
 export {

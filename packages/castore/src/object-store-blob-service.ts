@@ -14,14 +14,22 @@ import { statBlobResponse } from "./grpc-blob-methods.ts";
 import { createBytesReader } from "./memory-blob-service.ts";
 import { OBJECT_REQUESTS_MAX } from "./object-http.ts";
 import { type ObjectStore, objectKey } from "./object-store.ts";
-import { zstdCompress, zstdDecompress } from "./zstd.ts";
+import { ZSTD_LEVEL, zstdCompress, zstdDecompress } from "./zstd.ts";
+
+export interface ObjectStoreBlobOptions {
+  /** For chunks that are put. ZSTD_LEVEL by default. */
+  readonly zstdLevel?: number | undefined;
+}
 
 /**
  * Blobs in an object store, in snix's layout (docs/object-store.md): chunks first, the index last,
  * nothing sent that is there already. What it reads is verified as createChunkedReader says. When
  * a put rejects, some chunks may stay behind, each a blob of its own. The store stays the caller's.
  */
-export function createObjectStoreBlobService(objects: ObjectStore): BlobService {
+export function createObjectStoreBlobService(
+  objects: ObjectStore,
+  { zstdLevel = ZSTD_LEVEL }: ObjectStoreBlobOptions = {},
+): BlobService {
   const lists = createChunkLists();
   return {
     async has(digest, options) {
@@ -46,7 +54,7 @@ export function createObjectStoreBlobService(objects: ObjectStore): BlobService 
     async put(source, options = {}) {
       const { expect, signal } = options;
       const known = expect !== undefined && (await hasIndex(objects, expect, signal));
-      await using uploads = createUploads(objects, signal);
+      await using uploads = createUploads(objects, zstdLevel, signal);
       const hasher = createDigestHasher();
       const chunks: ChunkMeta[] = [];
       let size = 0;
@@ -157,7 +165,11 @@ interface Uploads extends AsyncDisposable {
   finish(): Promise<void>;
 }
 
-function createUploads(objects: ObjectStore, signal: AbortSignal | undefined): Uploads {
+function createUploads(
+  objects: ObjectStore,
+  zstdLevel: number,
+  signal: AbortSignal | undefined,
+): Uploads {
   const stop = new AbortController();
   const options = {
     signal: signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]),
@@ -168,7 +180,7 @@ function createUploads(objects: ObjectStore, signal: AbortSignal | undefined): U
     try {
       const key = objectKey("chunks", digest);
       if ((await objects.head(key, options)) !== undefined) return;
-      await objects.put(key, zstdCompress(bytes), { ...options, ifAbsent: true });
+      await objects.put(key, zstdCompress(bytes, zstdLevel), { ...options, ifAbsent: true });
     } catch (error) {
       failures.push(error);
     } finally {

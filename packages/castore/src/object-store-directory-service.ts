@@ -1,18 +1,19 @@
 import type { ByteSource } from "./blob-service.ts";
-import { ByteQueue } from "./byte-queue.ts";
 import { cancellable } from "./cancellable.ts";
 import { CastoreError } from "./castore-error.ts";
 import { breadthFirst, completeClosure } from "./closure-order.ts";
 import type { Digest } from "./digest.ts";
 import type { Directory } from "./directory.ts";
 import { type EncodedDirectory, encodedDirectoryOf } from "./directory-closure.ts";
-import { DIRECTORY_BYTES_MAX, decodeDirectory } from "./directory-codec.ts";
+import { decodeDirectory } from "./directory-codec.ts";
 import type { DirectoryService } from "./directory-service.ts";
+import {
+  DIRECTORY_STREAM_BYTES_MAX,
+  decodeDirectoryStream,
+  encodeDirectoryStream,
+} from "./directory-stream.ts";
 import { OBJECT_BYTES_MAX, type ObjectStore, objectKey } from "./object-store.ts";
-import { createZstdDecoder, createZstdEncoder } from "./zstd.ts";
-
-/** Most bytes of a closure's directories, uncompressed. */
-const CLOSURE_BYTES_MAX = 256 << 20;
+import { createZstdEncoder } from "./zstd.ts";
 
 /**
  * Directories in an object store, in snix's layout (docs/object-store.md): one object for each
@@ -26,7 +27,7 @@ export function createObjectStoreDirectoryService(objects: ObjectStore): Directo
     const key = objectKey("dirs", root);
     const compressed = await objects.get(key, { signal, bytesMax: OBJECT_BYTES_MAX });
     if (compressed === undefined) return;
-    const directories = named(objects, key, readClosure([compressed]));
+    const directories = named(objects, key, decoded([compressed]));
     for await (const directory of cancellable(breadthFirst(root, directories), signal)) {
       yield directory;
     }
@@ -48,8 +49,8 @@ export function createObjectStoreDirectoryService(objects: ObjectStore): Directo
         const encoded = encodedDirectoryOf(next.value);
         known.set(encoded.digest, encoded);
         bytes += encoded.bytes.byteLength + 4;
-        if (bytes > CLOSURE_BYTES_MAX) {
-          const message = `directory closure: the limit is ${CLOSURE_BYTES_MAX} bytes`;
+        if (bytes > DIRECTORY_STREAM_BYTES_MAX) {
+          const message = `directory closure: the limit is ${DIRECTORY_STREAM_BYTES_MAX} bytes`;
           throw new CastoreError("EXHAUSTED", message);
         }
       }
@@ -57,7 +58,7 @@ export function createObjectStoreDirectoryService(objects: ObjectStore): Directo
       const key = objectKey("dirs", root);
       if ((await objects.head(key, { signal })) !== undefined) return root;
       const pieces: Uint8Array[] = [];
-      const payload = formatClosure(root, known);
+      const payload = encodeDirectoryStream(inOrder(root, known));
       for await (const piece of createZstdEncoder()(payload)) pieces.push(piece);
       await objects.put(key, Buffer.concat(pieces), { signal, ifAbsent: true });
       return root;
@@ -65,8 +66,8 @@ export function createObjectStoreDirectoryService(objects: ObjectStore): Directo
   };
 }
 
-/** Each directory's encoding after its length, big-endian in 4 bytes; root first. */
-function* formatClosure(
+/** What is below `root`, breadth first in name order. */
+function* inOrder(
   root: Digest,
   known: ReadonlyMap<Digest, EncodedDirectory>,
 ): Generator<Uint8Array, void, undefined> {
@@ -78,35 +79,12 @@ function* formatClosure(
     for (const { node } of encoded.directory.entries) {
       if (node.type === "directory") order.add(node.digest);
     }
-    const length = Buffer.alloc(4);
-    length.writeUInt32BE(encoded.bytes.byteLength);
-    yield length;
     yield encoded.bytes;
   }
 }
 
-/** The directories in the compressed `source`. Rejects CORRUPT where it is cut short. */
-async function* readClosure(source: ByteSource): AsyncGenerator<Directory, void, undefined> {
-  const queue = new ByteQueue();
-  let length: number | undefined;
-  for await (const piece of createZstdDecoder({ sizeMax: CLOSURE_BYTES_MAX })(source)) {
-    queue.push(piece);
-    while (true) {
-      length ??= queue.take(4)?.readUInt32BE();
-      if (length === undefined) break;
-      if (length > DIRECTORY_BYTES_MAX) {
-        const message = `directory of ${length} bytes: the limit is ${DIRECTORY_BYTES_MAX}`;
-        throw new CastoreError("EXHAUSTED", message);
-      }
-      const bytes = queue.take(length);
-      if (bytes === undefined) break;
-      length = undefined;
-      yield decodeDirectory(bytes);
-    }
-  }
-  if (length !== undefined || queue.size > 0) {
-    throw new CastoreError("CORRUPT", "directory closure: cut short");
-  }
+async function* decoded(source: ByteSource): AsyncGenerator<Directory, void, undefined> {
+  for await (const bytes of decodeDirectoryStream(source)) yield decodeDirectory(bytes);
 }
 
 /** `directories`, with what is wrong in them blamed on the object. */

@@ -33,6 +33,11 @@ const COMMANDS: readonly (readonly [
     async () => (await import("./substitute-command.ts")).substituteCommand(),
   ],
   [
+    "export",
+    "write closures into a directory that any web server makes a cache",
+    async () => (await import("./export-command.ts")).exportCommand(),
+  ],
+  [
     "import",
     "put files and directories into the local store",
     async () => (await import("./import-command.ts")).importCommand(),

@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { CastoreError, type GrpcServer } from "@castore/castore";
 import {
   createCacheGrpcServer,
@@ -15,6 +14,7 @@ import {
 } from "@castore/nar-bridge";
 import { Command } from "commander";
 import { applyConfigFile } from "./config-file.ts";
+import { readKeys, readSecret } from "./key-files.ts";
 import { cachedServices, isStoreUrl, openServices } from "./remote-store.ts";
 import { logLine, runServer } from "./run-server.ts";
 import { collect, parseListenAddress, parseSize } from "./settings.ts";
@@ -124,18 +124,6 @@ async function run(
     if (grpcListen !== undefined) logLine(`gRPC on ${await listenGrpc(grpc, grpcListen)}`);
     return await listen(server, address);
   });
-}
-
-async function readKeys(files: readonly string[] = []): Promise<string[]> {
-  return await Promise.all(files.map(async (file) => (await readSecret(file)).trim()));
-}
-
-async function readSecret(file: string): Promise<string> {
-  try {
-    return await readFile(file, "utf8");
-  } catch (cause) {
-    throw new CastoreError("INVALID", `${file}: cannot be read: ${String(cause)}`, { cause });
-  }
 }
 
 async function uploadAccess(file: string | undefined): Promise<UploadAccess> {

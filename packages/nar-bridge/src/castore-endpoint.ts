@@ -5,18 +5,19 @@ import {
   type ChunkTransport,
   type ClosureRequest,
   createZstdDecoder,
-  type Digest,
   decodeFetchAnswer,
   encodeClosureRequest,
   encodeFetchRequest,
   fetchFrameContents,
+  objectKey,
   zstdDecompress,
 } from "@castore/castore";
 import type { UrlPolicy } from "./admission.ts";
 import { type ClosureRecord, decodeClosureStream } from "./closure-stream.ts";
 import type { HttpClient, HttpRequest } from "./http-client.ts";
 import { type HttpResponse, readBody } from "./http-response.ts";
-import { parseStoreHash, type StoreDir } from "./store-path.ts";
+import { staticClosure } from "./static-closure.ts";
+import type { StoreDir } from "./store-path.ts";
 import { LOOKUP_TIMEOUT_MS } from "./upstream.ts";
 
 /** Chunks fetched one by one at once, where the server has no `fetch`. */
@@ -38,7 +39,7 @@ export interface CastoreEndpoint extends ChunkTransport {
   info(options?: CallOptions): Promise<EndpointInfo>;
   /**
    * Path infos, directories and recipes of the paths asked for, as docs/protocol.md, section 4,
-   * orders them. One request where the server has the feature, else one for each path.
+   * orders them. One request where the server has the feature, else as staticClosure says.
    */
   closure(query: ClosureRequest, options?: CallOptions): AsyncIterable<ClosureRecord>;
 }
@@ -82,11 +83,9 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
       yield* decodeClosureStream(createZstdDecoder()(response.body));
       return;
     }
-    for (const storeHash of query.wanted.map(parseStoreHash)) {
-      const response = await this.#sendMaybe(`closure/${storeHash}`, { ...options });
-      if (response === undefined) yield { kind: "absent", storeHash };
-      else yield* decodeClosureStream(createZstdDecoder()(response.body));
-    }
+    const open = async (path: string, call: CallOptions) =>
+      (await this.#sendMaybe(path, { ...call }))?.body;
+    yield* staticClosure(open, query, options);
   }
 
   async *fetchChunks(
@@ -144,7 +143,7 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     { digest, size }: ChunkMeta,
     signal: AbortSignal,
   ): Promise<Uint8Array | undefined> {
-    const path = objectPath("chunks", digest);
+    const path = objectKey("chunks", digest);
     const response = await this.#sendMaybe(path, { signal, lane: "transfer" });
     if (response === undefined) return undefined;
     const compressed = await readBody(response, size + (size >> 4) + ZSTD_OVERHEAD_BYTES);
@@ -170,11 +169,6 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     if (response.status === 404) return undefined;
     throw new CastoreError("UNAVAILABLE", `${url.href}: status ${response.status}`);
   }
-}
-
-/** `kind` and digest as snix's object store has them, such as `chunks/b3/5ca7/5ca7…`. */
-export function objectPath(kind: "chunks" | "blobs" | "dirs", digest: Digest): string {
-  return `${kind}/b3/${digest.slice(0, 4)}/${digest}`;
 }
 
 function parseInfo(text: string, base: URL, storeDir: StoreDir): EndpointInfo {

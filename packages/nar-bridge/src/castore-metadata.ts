@@ -56,19 +56,22 @@ export class CastoreMetadata {
 
   /**
    * The metadata of `storeHash`; undefined where the server does not have the path. `alongside` are
-   * paths that will be asked for soon: a request that must be made asks for them, too.
+   * paths that will be asked for soon: one request asks for them, too, where the server can.
    */
   async get(
     storeHash: StoreHash,
     alongside: Iterable<StoreHash>,
     options: CallOptions = {},
   ): Promise<PathMetadata | undefined> {
+    // A static server answers for one path at a time: to ask for others would only take longer.
+    const { features } = await this.#endpoint.info(options);
+    const together = features.has("closure") ? alongside : [];
     for (;;) {
       const known = this.#loaded.get(storeHash);
       if (known === "absent") return undefined;
       if (known !== undefined && (await this.#isThere(known, options))) return known;
       const underWay = this.#underWay.get(storeHash);
-      if (underWay === undefined) return await this.#ask(storeHash, alongside, options);
+      if (underWay === undefined) return await this.#ask(storeHash, together, options);
       // Its request may end with another caller's signal: then this caller asks himself.
       await underWay.catch(() => options.signal?.throwIfAborted());
     }

@@ -6,6 +6,7 @@ import {
   decodeFetchRequest,
   digestOf,
   encodeDirectory,
+  encodeDirectoryStream,
   encodeFetchAnswer,
   encodeRecipe,
   isCastoreError,
@@ -76,7 +77,8 @@ export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutes
     if (digest === undefined || (await store.directories.get(digest)) === undefined) {
       return reply.callNotFound();
     }
-    await sendZstd(request, reply, directoryStream(store, digest), IMMUTABLE);
+    const directories = encodeDirectoryStream(encodedClosure(store, digest));
+    await sendZstd(request, reply, directories, IMMUTABLE);
   });
   get("recipe/:digest", async (request, reply) => {
     const digest = digestParameter(request);
@@ -127,16 +129,12 @@ function digestParameter(request: FastifyRequest): Digest | undefined {
   }
 }
 
-async function* directoryStream(
+async function* encodedClosure(
   store: LocalStore,
   root: Digest,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   for await (const directory of store.directories.getClosure(root)) {
-    const bytes = encodeDirectory(directory);
-    const length = Buffer.alloc(4);
-    length.writeUInt32BE(bytes.byteLength);
-    yield length;
-    yield bytes;
+    yield encodeDirectory(directory);
   }
 }
 

@@ -17,8 +17,8 @@ import { parseStoreHash, storePathHash } from "./store-path.ts";
 
 export interface ClosureSource {
   readonly store: LocalStore;
-  readonly pathInfos: PathInfoService;
-  readonly recipes: RecipeStore;
+  readonly pathInfos: Pick<PathInfoService, "get">;
+  readonly recipes: Pick<RecipeStore, "of">;
 }
 
 /**

@@ -1,5 +1,6 @@
 import { type CallOptions, CastoreError, inParallel } from "@castore/castore";
 import type { PathInfo } from "./path-info.ts";
+import { leavesFirst } from "./reference-order.ts";
 import { type StoreHash, storePathHash } from "./store-path.ts";
 import type { Substituter } from "./substituter.ts";
 
@@ -60,26 +61,4 @@ async function findClosure(
     level = [...next].filter((storeHash) => !references.has(storeHash));
   }
   return leavesFirst(storeHashes, references);
-}
-
-function leavesFirst(
-  roots: readonly StoreHash[],
-  references: ReadonlyMap<StoreHash, readonly StoreHash[]>,
-): StoreHash[] {
-  const order = new Set<StoreHash>();
-  const entered = new Set<StoreHash>();
-  const stack = roots.map((storeHash) => ({ storeHash, isLeft: false }));
-  for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
-    const { storeHash, isLeft } = top;
-    if (isLeft) {
-      order.add(storeHash);
-    } else if (!entered.has(storeHash)) {
-      entered.add(storeHash);
-      stack.push({ storeHash, isLeft: true });
-      for (const reference of references.get(storeHash) ?? []) {
-        stack.push({ storeHash: reference, isLeft: false });
-      }
-    }
-  }
-  return [...order];
 }

@@ -81,6 +81,14 @@ export {
 } from "./dedup-survey.ts";
 export { formatDedupTable } from "./dedup-table.ts";
 export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./ed25519-key.ts";
+export {
+  type ExportedPath,
+  type ExportOptions,
+  type ExportReport,
+  type ExportSource,
+  exportClosure,
+} from "./export-closure.ts";
+export type { ExportCompression, ExportedNar } from "./export-nar.ts";
 export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
 export { createPathInfoGrpcService, type PathInfoGrpcOptions } from "./grpc-path-info-handlers.ts";
 export { createGrpcPathInfoService, type GrpcPathInfoService } from "./grpc-path-info-service.ts";

@@ -1,0 +1,57 @@
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { watch } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { type Nginx, startNginx } from "./nginx.ts";
+import { repositoryRoot } from "./repository-root.ts";
+
+/** The block of docs/operations.md that is headed by `label`, such as "nginx server". */
+export function operationsBlock(label: string): string {
+  const page = readFileSync(join(repositoryRoot(), "docs/operations.md"), "utf8");
+  const [, rest] = page.split(`\n\`\`\`${label}\n`);
+  if (rest === undefined) throw new Error(`docs/operations.md has no block ${label}`);
+  return rest.slice(0, rest.indexOf("```"));
+}
+
+/** nginx serving an exported directory as docs/operations.md says. */
+export async function staticNginx(directory: string, more = ""): Promise<Nginx> {
+  return await startNginx({
+    directory,
+    server: operationsBlock("nginx castore-static.conf") + more,
+  });
+}
+
+/** Runs a script of docs/operations.md as it stands. */
+export async function runScript(name: string, env: Readonly<Record<string, string>>) {
+  const script = operationsBlock(`sh ${name}`);
+  await promisify(execFile)("sh", ["-euc", script], { env: { PATH: process.env.PATH, ...env } });
+}
+
+/** Runs `castore export`, and kills it once `directory` has so many narinfos. */
+export async function killedExport(
+  directory: string,
+  args: readonly string[],
+  narInfos: number,
+): Promise<void> {
+  const home = mkdtempSync(join(tmpdir(), "castore-home-"));
+  const stop = new AbortController();
+  const changes = watch(directory, { signal: stop.signal });
+  const program = join(repositoryRoot(), "packages/cli/bin/castore.js");
+  const env = { PATH: process.env.PATH, HOME: home };
+  const child = spawn(process.execPath, [program, "export", ...args], { env, stdio: "ignore" });
+  const gone = once(child, "close").finally(() => stop.abort());
+  try {
+    for await (const _change of changes) {
+      const names = readdirSync(directory).filter((name) => name.endsWith(".narinfo"));
+      if (names.length >= narInfos) child.kill("SIGKILL");
+      if (child.killed) break;
+    }
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+  }
+  await gone;
+  rmSync(home, { recursive: true, force: true });
+}
