@@ -10,7 +10,7 @@ import {
 import { InvalidArgumentError, Option } from "commander";
 import { readKeys } from "./key-files.ts";
 import { printJson } from "./print.ts";
-import { createProgress } from "./progress.ts";
+import { createByteProgress } from "./progress.ts";
 import { collect } from "./settings.ts";
 import { openStore } from "./stack.ts";
 import { type StoreCommandOptions, storeCommand } from "./store-command.ts";
@@ -61,7 +61,7 @@ async function runExport(paths: readonly string[], options: ExportCommandOptions
   await using opened = await openStore(options);
   const abort = new AbortController();
   process.once("SIGINT", () => abort.abort(new Error("interrupted")));
-  using progress = createProgress("exporting");
+  using progress = createByteProgress();
   const source = { ...opened, recipes: new RecipeStore(opened.store) };
   const report = await exportClosure(source, roots, {
     directory: options.to,
@@ -71,8 +71,8 @@ async function runExport(paths: readonly string[], options: ExportCommandOptions
     rootSigningKeys,
     prune: options.prune === true,
     signal: abort.signal,
-    onPath({ pathInfo, nar, done, total }) {
-      progress.update({ done, total, bytes: pathInfo.narSize });
+    onPath({ pathInfo, nar, bytes, bytesTotal }) {
+      progress.update("exporting", { bytes, bytesTotal });
       if (options.json !== true) return;
       const { storePath, narHash, narSize } = pathInfo;
       printJson({ path: `/nix/store/${storePath}`, narHash, narSize, ...nar });

@@ -49,8 +49,9 @@ export interface ExportOptions extends CallOptions {
 export interface ExportedPath {
   readonly pathInfo: PathInfo;
   readonly nar: ExportedNar;
-  readonly done: number;
-  readonly total: number;
+  /** Of the NARs that are done, this one included, and of all. */
+  readonly bytes: number;
+  readonly bytesTotal: number;
 }
 
 export interface ExportReport {
@@ -162,7 +163,8 @@ class ClosureExport {
   async putAll(roots: readonly StoreHash[]): Promise<void> {
     const put = (pathInfo: PathInfo, signal: AbortSignal) => this.#putParts(pathInfo, { signal });
     const parts = inParallel(this.#pathInfos.values(), PATHS_PARALLEL, put, this.#options);
-    let done = 0;
+    const bytesTotal = [...this.#pathInfos.values()].reduce((sum, it) => sum + it.narSize, 0);
+    let bytes = 0;
     for await (const { pathInfo, nar } of parts) {
       // In order: all that the path refers to has its narinfo.
       const storeHash = storePathHash(pathInfo.storePath);
@@ -170,7 +172,8 @@ class ClosureExport {
       const narInfo = { ...narInfoOf(pathInfo, nar.url), ...nar };
       const text = Buffer.from(formatNarInfo(narInfo));
       await this.#target.replace(`${storeHash}.narinfo`, text, this.#options);
-      this.#options.onPath?.({ pathInfo, nar, done: ++done, total: this.#pathInfos.size });
+      bytes += pathInfo.narSize;
+      this.#options.onPath?.({ pathInfo, nar, bytes, bytesTotal });
     }
   }
 
