@@ -133,7 +133,7 @@ describe("castore export", () => {
     await expectEqual(await world.substitute([lib], { urls: [`file://${directory}`] }), lib);
   });
 
-  it("the bridge asks for at most three files of metadata a path, and each chunk once", async () => {
+  it("the bridge asks for three files of metadata a path at most, each chunk once", async () => {
     await using nginx = await staticNginx(exported);
     await using bridge = await startCastore("bridge", [
       ...["--store", world.temporary("bridge-store"), "--upstream", nginx.url],
@@ -222,7 +222,7 @@ describe("castore export", () => {
     expect(output.stdout.match(/"isPresent":true/g)).toHaveLength(11);
   });
 
-  it("an export killed at any narinfo left only whole paths, and the next one completes it", async () => {
+  it("a killed export left only whole paths, and the next one completes it", async () => {
     for (const narInfos of [1, 6]) {
       const directory = world.temporary("exported");
       mkdirSync(directory);
@@ -242,7 +242,7 @@ describe("castore export", () => {
     }
   });
 
-  it("--prune leaves what an export of these closures alone would have written, and strangers", async () => {
+  it("--prune leaves what these closures alone would have written, and strangers", async () => {
     const directory = world.temporary("exported");
     await runExport(directory, app, app2);
     writeFileSync(join(directory, "index.html"), "hello");

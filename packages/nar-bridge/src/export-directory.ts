@@ -1,8 +1,8 @@
 import { type CallOptions, type FileObjectStore, openFileObjectStore } from "@castore/castore";
 
 /**
- * What a cache's directory holds, by kind, in the order in which it may be removed: first what makes
- * the rest visible, and nothing before what refers to it.
+ * What a cache's directory holds, by kind, in the order in which it may be removed: first what
+ * makes the rest visible, and nothing before what refers to it.
  */
 const KINDS: readonly RegExp[] = [
   /^[0-9a-z]{32}\.narinfo$/,

@@ -1,6 +1,6 @@
 import type { StoreHash } from "./store-path.ts";
 
-/** `roots` and all they refer to, each once; what is referred to stands before what refers to it. */
+/** `roots` and all they refer to, each once; what is referred to stands first. */
 export function leavesFirst(
   roots: readonly StoreHash[],
   references: ReadonlyMap<StoreHash, readonly StoreHash[]>,
