@@ -36,6 +36,8 @@ export interface IngestedNar extends NarIdentity {
 export interface IngestNarOptions extends CallOptions {
   /** Visits the tree as it is read: a NarListingBuilder, for instance. */
   readonly visitor?: NarVisitor | undefined;
+  /** Fewer than INGEST_HELD_BYTES_MAX, where many NARs are taken at once. */
+  readonly heldBytesMax?: number | undefined;
 }
 
 /**
@@ -95,6 +97,7 @@ interface OpenFile {
 class Ingest implements NarIngest {
   readonly #services: NarServices;
   readonly #signal: AbortSignal | undefined;
+  readonly #heldBytesMax: number;
   readonly #reader: NarReader;
   readonly #hash = createHash("sha256");
   /** What is under way, each with a signal of its own: listening to a shared one is O(puts). */
@@ -111,8 +114,9 @@ class Ingest implements NarIngest {
   #file: OpenFile | undefined;
   #contentBytes = 0;
 
-  constructor(services: NarServices, { signal, visitor }: IngestNarOptions) {
+  constructor(services: NarServices, { signal, visitor, heldBytesMax }: IngestNarOptions) {
     this.#services = services;
+    this.#heldBytesMax = heldBytesMax ?? INGEST_HELD_BYTES_MAX;
     this.#signal = signal;
     this.#reader = createNarReader(this.#visitor(visitor));
     if (signal?.aborted) this.#onAbort();
@@ -186,7 +190,7 @@ class Ingest implements NarIngest {
 
   #isFull(): boolean {
     if (this.#failure !== undefined) return false;
-    return this.#heldBytes > INGEST_HELD_BYTES_MAX || this.#underWay.size > INGEST_PUTS_MAX;
+    return this.#heldBytes > this.#heldBytesMax || this.#underWay.size > INGEST_PUTS_MAX;
   }
 
   #checkSize(): void {

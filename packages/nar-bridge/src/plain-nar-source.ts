@@ -6,6 +6,9 @@ import { createNarIngest } from "./nar-ingest.ts";
 import { normalReferences } from "./normal-references.ts";
 import { type PathInfo, pathInfoOf } from "./path-info.ts";
 
+/** Nix asks for ten NARs at once: ten of these stay well below what a bridge may take. */
+const HELD_BYTES_MAX = 4 * 1024 * 1024;
+
 export interface PlainNarSourceOptions {
   /** For the log. */
   readonly name: string;
@@ -28,7 +31,10 @@ export function createPlainNarSource(options: PlainNarSourceOptions): NarSource 
     name: options.name,
     async *open(signal) {
       const blobs = store.blobsFor(normalReferences(narInfo));
-      const ingest = createNarIngest({ blobs, directories: store.directories });
+      const ingest = createNarIngest(
+        { blobs, directories: store.directories },
+        { heldBytesMax: HELD_BYTES_MAX },
+      );
       let isKept = true;
       let isWhole = false;
       const stop = () => {
