@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import {
   cpSync,
   mkdirSync,
@@ -8,7 +9,9 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import { connect } from "node:http2";
 import { join } from "node:path";
+import { connect as tlsConnect } from "node:tls";
 import {
   decodeSignedPathInfo,
   nixHashDigits,
@@ -19,8 +22,17 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runCastore, startCastore } from "./support/castore-process.ts";
 import { compareTrees } from "./support/compare-trees.ts";
+import { startNginx } from "./support/nginx.ts";
 import { createNixWorld, type NixStore, type NixWorld, readNarInfo } from "./support/nix-world.ts";
-import { killedExport, runScript, staticNginx } from "./support/static-host.ts";
+import {
+  filesOf,
+  hashesOf,
+  killedExport,
+  operationsBlock,
+  runScript,
+  staticNginx,
+} from "./support/static-host.ts";
+import { createThrowAwayCertificate } from "./support/throw-away-certificate.ts";
 
 const BIG = { bigBytes: String(6 << 20) };
 
@@ -32,6 +44,10 @@ describe("castore export", () => {
   let store: string;
   let exported: string;
   let paths: readonly string[];
+  /** The same for a closure of two paths, without many small files: each is two fsyncs. */
+  let small: string;
+  let small2: string;
+  let smallExported: string;
 
   const run = async (...args: readonly string[]) => {
     const output = await runCastore([...args, "--store", store]);
@@ -49,6 +65,11 @@ describe("castore export", () => {
     store = world.temporary("castore-store");
     const from = ["--upstream", `file://${cache}`, "--trusted-public-key", world.publicKey];
     await run("substitute", ...from, app, app2);
+    [small = "", small2 = ""] = await Promise.all(
+      ["1", "2"].map((version) => world.build("relinked", { ...BIG, version })),
+    );
+    smallExported = world.temporary("exported");
+    await runExport(smallExported, small);
     paths = (await world.pathInfos(world.store.uri, [app])).map(({ path }) => path);
     exported = world.temporary("exported");
     await runExport(exported, app);
@@ -92,23 +113,23 @@ describe("castore export", () => {
   });
 
   it("the same closure gives the same bytes, and a second run touches no file", async () => {
-    const before = filesOf(exported);
-    await runExport(exported, app);
-    expect(filesOf(exported)).toEqual(before);
+    const before = filesOf(smallExported);
+    await runExport(smallExported, small);
+    expect(filesOf(smallExported)).toEqual(before);
     const again = world.temporary("exported");
-    await runExport(again, app);
+    await runExport(again, small);
     const contents = (all: typeof before) => [...all].map(([path, { hash }]) => [path, hash]);
     expect(contents(filesOf(again))).toEqual(contents(before));
   });
 
   it("a second run puts back what is lost", async () => {
     const copy = world.temporary("exported");
-    cpSync(exported, copy, { recursive: true });
+    cpSync(smallExported, copy, { recursive: true });
     const before = hashesOf(copy);
     for (const path of before.keys()) {
       if (/^(nar|recipe|dirs|blobs)\//.test(path)) rmSync(join(copy, path));
     }
-    await runExport(copy, app);
+    await runExport(copy, small);
     expect(hashesOf(copy)).toEqual(before);
   });
 
@@ -244,16 +265,16 @@ describe("castore export", () => {
 
   it("--prune leaves what these closures alone would have written, and strangers", async () => {
     const directory = world.temporary("exported");
-    await runExport(directory, app, app2);
+    await runExport(directory, small, small2);
     writeFileSync(join(directory, "index.html"), "hello");
     mkdirSync(join(directory, "log"));
     writeFileSync(join(directory, "log", "some.drv"), "a log");
-    expect(hashesOf(directory).size).toBeGreaterThan(hashesOf(exported).size + 2);
-    const { stdout } = await runExport(directory, "--prune", app);
-    expect(stdout).toMatch(/^11 paths exported, [1-9]\d* files removed\n$/);
+    expect(hashesOf(directory).size).toBeGreaterThan(hashesOf(smallExported).size + 2);
+    const { stdout } = await runExport(directory, "--prune", small);
+    expect(stdout).toMatch(/^2 paths exported, [1-9]\d* files removed\n$/);
     const left = hashesOf(directory);
     expect(left.delete("index.html") && left.delete("log/some.drv")).toBe(true);
-    expect(left).toEqual(hashesOf(exported));
+    expect(left).toEqual(hashesOf(smallExported));
   });
 
   it("--root-signing-key signs every root, and names its key", async () => {
@@ -261,11 +282,11 @@ describe("castore export", () => {
     const keyFile = world.temporary("root-key");
     writeFileSync(keyFile, secret.stdout, { mode: 0o600 });
     const directory = world.temporary("exported");
-    await runExport(directory, "--root-signing-key", keyFile, app);
+    await runExport(directory, "--root-signing-key", keyFile, small);
     const { rootKeys } = JSON.parse(readFileSync(join(directory, "info"), "utf8"));
     expect(rootKeys).toEqual([expect.stringMatching(/^roots-1:/)]);
     const trusted = TrustedRootKeys.parse(rootKeys);
-    for (const path of paths) {
+    for (const { path } of await world.pathInfos(world.store.uri, [small])) {
       const bytes = readFileSync(join(directory, "pathinfo", path.slice(11, 43)));
       expect(trusted.verify(decodeSignedPathInfo(bytes))?.text, path).toBe(rootKeys[0]);
     }
@@ -288,14 +309,52 @@ describe("castore export", () => {
     const server = world.temporary("server");
     mkdirSync(server);
     const env = { DIR: directory, SERVER: server };
-    await runExport(directory, app, app2);
+    await runExport(directory, small, small2);
     writeFileSync(join(directory, ".tmp-1"), "not yet");
     await runScript("rsync-add", env);
     rmSync(join(directory, ".tmp-1"));
     expect(hashesOf(server)).toEqual(hashesOf(directory));
-    await runExport(directory, "--prune", app);
+    await runExport(directory, "--prune", small);
     await runScript("rsync-prune", env);
-    expect(hashesOf(server)).toEqual(hashesOf(exported));
+    expect(hashesOf(server)).toEqual(hashesOf(smallExported));
+  });
+
+  it("over HTTP/2 and TLS, with the server around it as the page has it", async () => {
+    const { cert, key } = createThrowAwayCertificate();
+    const files = world.temporary("nginx");
+    mkdirSync(files);
+    for (const [name, text] of Object.entries({ cert, key }))
+      writeFileSync(join(files, name), text);
+    writeFileSync(join(files, "static"), operationsBlock("nginx castore-static.conf"));
+    const socket = join(files, "socket");
+    const here = (text: string) =>
+      text
+        .replace("listen 443 ", `listen unix:${socket} `)
+        .replace("/etc/ssl/cache.pem", join(files, "cert"))
+        .replace("/etc/ssl/cache.key", join(files, "key"))
+        .replace("/etc/nginx/castore-static.conf", join(files, "static"))
+        .replace("/srv/cache", exported);
+    {
+      await using _nginx = await startNginx({
+        directory: exported,
+        http: here(operationsBlock("nginx proxy")),
+      });
+    }
+    const http = here(operationsBlock("nginx server"));
+    await using _nginx = await startNginx({ directory: exported, http });
+    const options = { path: socket, ca: cert, servername: "localhost", ALPNProtocols: ["h2"] };
+    const session = connect("https://localhost", { createConnection: () => tlsConnect(options) });
+    try {
+      const streams = paths.map((path) =>
+        session.request({ ":path": `/${path.slice(11, 43)}.ls` }),
+      );
+      const heads = await Promise.all(streams.map((stream) => once(stream, "response")));
+      // The listing of `odd` would not be UTF-8.
+      const statuses = heads.map(([head]) => head[":status"]).sort();
+      expect(statuses).toEqual([...Array(10).fill(200), 404]);
+    } finally {
+      session.destroy();
+    }
   });
 
   it("nginx as the page has it says how long each file may be kept", async () => {
@@ -318,31 +377,6 @@ describe("castore export", () => {
     expect((await ask(/^nothing$/))[2]).toBeNull();
   });
 });
-
-interface FileState {
-  readonly hash: string;
-  readonly size: number;
-  readonly changed: string;
-}
-
-/** The files below `directory`, by path. */
-function filesOf(directory: string): Map<string, FileState> {
-  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
-  const files = entries.filter((entry) => entry.isFile());
-  const paths = files.map(({ parentPath, name }) => join(parentPath, name)).sort();
-  return new Map(
-    paths.map((path) => {
-      const { size, ino, mtimeNs } = statSync(path, { bigint: true });
-      const hash = createHash("sha256").update(readFileSync(path)).digest("hex");
-      const state = { hash, size: Number(size), changed: `${ino} ${mtimeNs}` };
-      return [path.slice(directory.length + 1), state];
-    }),
-  );
-}
-
-function hashesOf(directory: string): Map<string, string> {
-  return new Map([...filesOf(directory)].map(([path, { hash }]) => [path, hash]));
-}
 
 function fields(cache: string, path: string): Readonly<Record<string, string>> {
   return Object.fromEntries(readNarInfo(cache, path));

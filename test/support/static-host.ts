@@ -1,6 +1,7 @@
 import { execFile, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { watch } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -54,4 +55,30 @@ export async function killedExport(
   }
   await gone;
   rmSync(home, { recursive: true, force: true });
+}
+
+export interface FileState {
+  readonly hash: string;
+  readonly size: number;
+  /** Another one where the file was touched. */
+  readonly changed: string;
+}
+
+/** The files below `directory`, by path. */
+export function filesOf(directory: string): Map<string, FileState> {
+  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile());
+  const paths = files.map(({ parentPath, name }) => join(parentPath, name)).sort();
+  return new Map(
+    paths.map((path) => {
+      const { size, ino, mtimeNs } = statSync(path, { bigint: true });
+      const hash = createHash("sha256").update(readFileSync(path)).digest("hex");
+      const state = { hash, size: Number(size), changed: `${ino} ${mtimeNs}` };
+      return [path.slice(directory.length + 1), state];
+    }),
+  );
+}
+
+export function hashesOf(directory: string): Map<string, string> {
+  return new Map([...filesOf(directory)].map(([path, { hash }]) => [path, hash]));
 }
