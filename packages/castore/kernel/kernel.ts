@@ -1,7 +1,7 @@
 /**
  * The loops that look at every byte of every blob: where content-defined chunks end, and where
- * references occur. AssemblyScript, compiled to dist/kernel.wasm by build.js; src/kernel.ts is
- * its only caller and says what the functions promise. Addresses are 32-bit and trusted.
+ * references occur. AssemblyScript, compiled to dist/kernel.wasm by build.js. Its only caller,
+ * src/chunking/kernel.ts, says what the functions promise. Addresses are 32-bit and trusted.
  */
 
 const REFERENCE_BYTES: usize = 32;

@@ -1,27 +1,3 @@
-export { ABSENCE_MS, type AbsencesOptions, createAbsences } from "./absences.ts";
-export { AssembledBlobs, type AssembledBlobsOptions } from "./assembled-blobs.ts";
-export { type BlobAnalysis, type BlobAnalyzer, createBlobAnalyzer } from "./blob-analyzer.ts";
-export type {
-  BlobReader,
-  BlobService,
-  ByteSource,
-  CallOptions,
-  ChunkMeta,
-  PutBlobOptions,
-} from "./blob-service.ts";
-export { ByteQueue } from "./byte-queue.ts";
-export { type ByteRange, clipRange } from "./byte-range.ts";
-export {
-  type ByteString,
-  byteStringBytes,
-  byteStringOf,
-  byteStringOfText,
-  byteStringText,
-} from "./byte-string.ts";
-export { type ByteTransform, throughDuplex } from "./byte-transform.ts";
-export { createCachedBlobService, isRefusal } from "./cached-blob-service.ts";
-export { createCachedDirectoryService } from "./cached-directory-service.ts";
-export { cancellable, untilAborted } from "./cancellable.ts";
 export {
   CASTORE_ERROR_CODES,
   CastoreError,
@@ -29,38 +5,108 @@ export {
   isCastoreError,
 } from "./castore-error.ts";
 export {
-  type CastorePath,
-  castorePathNames,
-  castorePathOfHost,
-  castorePathParent,
-  joinCastorePath,
-  parseCastorePath,
-} from "./castore-path.ts";
-export type { RepairOptions, RepairReport } from "./check-and-repair.ts";
-export type { StoreFault } from "./check-store.ts";
+  CHUNK_SIZES,
+  type Chunker,
+  chunksOf,
+  createChunker,
+  createChunkerFactory,
+} from "./chunking/chunker.ts";
+export type { ChunkSizes } from "./chunking/kernel.ts";
+export { ABSENCE_MS, type AbsencesOptions, createAbsences } from "./composition/absences.ts";
+export { createCachedBlobService, isRefusal } from "./composition/cached-blob-service.ts";
+export { createCachedDirectoryService } from "./composition/cached-directory-service.ts";
+export { createFirstBlobService } from "./composition/first-blob-service.ts";
+export { createFirstDirectoryService } from "./composition/first-directory-service.ts";
+export { firstAnswer, rejectWrite } from "./composition/first-of.ts";
+export {
+  type Opened,
+  type OpenServiceOptions,
+  openBlobService,
+  openDirectoryService,
+  openObjectStore,
+  openService,
+  type ServiceMakers,
+} from "./composition/open-services.ts";
+export { AssembledBlobs, type AssembledBlobsOptions } from "./fetching/assembled-blobs.ts";
 export {
   ChunkFetcher,
   type ChunkPlan,
   type ChunkTransport,
   FETCH_BYTES_MAX,
   FETCH_ITEMS_MAX,
-} from "./chunk-fetcher.ts";
-export type { ChunkIndex } from "./chunk-index.ts";
-export {
-  CHUNK_SIZES,
-  type Chunker,
-  chunksOf,
-  createChunker,
-  createChunkerFactory,
-} from "./chunker.ts";
+} from "./fetching/chunk-fetcher.ts";
 export {
   CLOSURE_REQUEST_KNOWN_MAX,
   CLOSURE_REQUEST_WANTED_MAX,
   type ClosureRequest,
   decodeClosureRequest,
   encodeClosureRequest,
-} from "./closure-request.ts";
-export { descend } from "./descend.ts";
+} from "./fetching/closure-request.ts";
+export {
+  decodeFetchAnswer,
+  encodeFetchAnswer,
+  FETCH_FRAME_BYTES_MAX,
+  type FetchFrame,
+  fetchFrameContents,
+} from "./fetching/fetch-answer.ts";
+export {
+  type BlobRange,
+  decodeFetchRequest,
+  encodeFetchRequest,
+  FETCH_REQUEST_ITEMS_MAX,
+  type FetchRequest,
+} from "./fetching/fetch-request.ts";
+export { type NearServices, planTree, type TreePlan } from "./fetching/tree-plan.ts";
+export { walkFiles } from "./files/file-walk.ts";
+export {
+  type BlobGrpcOptions,
+  createBlobGrpcService,
+  requestedDigest,
+} from "./grpc/grpc-blob-handlers.ts";
+export { createGrpcBlobService } from "./grpc/grpc-blob-service.ts";
+export { type GrpcChannel, type GrpcChannelOptions, openGrpcChannel } from "./grpc/grpc-channel.ts";
+export { createDirectoryGrpcService } from "./grpc/grpc-directory-handlers.ts";
+export { createGrpcDirectoryService } from "./grpc/grpc-directory-service.ts";
+export {
+  type GrpcCall,
+  type GrpcServerMethod,
+  type GrpcService,
+  receivingMethod,
+  sendingMethod,
+  unaryMethod,
+} from "./grpc/grpc-handler.ts";
+export {
+  GRPC_MESSAGE_BYTES_MAX,
+  type GrpcHeaders,
+  type GrpcMethod,
+  type MessageCodec,
+} from "./grpc/grpc-method.ts";
+export { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "./grpc/grpc-server.ts";
+export { GrpcStatusError, grpcStatus, hasGrpcStatus, isGrpcNotFound } from "./grpc/grpc-status.ts";
+export type { RepairOptions, RepairReport } from "./local/check-and-repair.ts";
+export type { StoreFault } from "./local/check-store.ts";
+export type { CollectionReport } from "./local/garbage-collection.ts";
+export type { CollectOptions } from "./local/garbage-collector.ts";
+export { localDirectContent } from "./local/local-direct-content.ts";
+export type { LocalStore, LocalStoreOptions } from "./local/local-store.ts";
+export { openLocalStore } from "./local/open-local-store.ts";
+export type { SeedReport } from "./local/seed-tree.ts";
+export type { Lease } from "./local/store-leases.ts";
+export {
+  type ByteString,
+  byteStringBytes,
+  byteStringOf,
+  byteStringOfText,
+  byteStringText,
+} from "./model/byte-string.ts";
+export {
+  type CastorePath,
+  castorePathNames,
+  castorePathOfHost,
+  castorePathParent,
+  joinCastorePath,
+  parseCastorePath,
+} from "./model/castore-path.ts";
 export {
   createDigestHasher,
   DIGEST_BYTES,
@@ -72,9 +118,8 @@ export {
   EMPTY_DIGEST,
   formatDigestText,
   parseDigest,
-} from "./digest.ts";
-export type { DirectContent, DirectContentModule, DirectRange } from "./direct-content.ts";
-export { Directory, directoryOf, type Entry } from "./directory.ts";
+} from "./model/digest.ts";
+export { Directory, directoryOf, type Entry } from "./model/directory.ts";
 export {
   CLOSURE_DIRECTORIES_MAX,
   createRootToLeaves,
@@ -85,75 +130,17 @@ export {
   type RootToLeaves,
   type StoredDirectory,
   walkClosure,
-} from "./directory-closure.ts";
-export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./directory-codec.ts";
-export { decodeDirectoryLenient, decodeEntryLenient } from "./directory-lenient.ts";
-export type { DirectoryService } from "./directory-service.ts";
-export { decodeDirectoryStream, encodeDirectoryStream } from "./directory-stream.ts";
-export {
-  decodeFetchAnswer,
-  encodeFetchAnswer,
-  FETCH_FRAME_BYTES_MAX,
-  type FetchFrame,
-  fetchFrameContents,
-} from "./fetch-answer.ts";
-export {
-  type BlobRange,
-  decodeFetchRequest,
-  encodeFetchRequest,
-  FETCH_REQUEST_ITEMS_MAX,
-  type FetchRequest,
-} from "./fetch-request.ts";
-export { type FileObjectStore, openFileObjectStore } from "./file-object-store.ts";
-export { walkFiles } from "./file-walk.ts";
-export { createFirstBlobService } from "./first-blob-service.ts";
-export { createFirstDirectoryService } from "./first-directory-service.ts";
-export { firstAnswer, rejectWrite } from "./first-of.ts";
-export type { CollectionReport } from "./garbage-collection.ts";
-export type { CollectOptions } from "./garbage-collector.ts";
-export {
-  type BlobGrpcOptions,
-  createBlobGrpcService,
-  requestedDigest,
-} from "./grpc-blob-handlers.ts";
-export { createGrpcBlobService } from "./grpc-blob-service.ts";
-export { type GrpcChannel, type GrpcChannelOptions, openGrpcChannel } from "./grpc-channel.ts";
-export { createDirectoryGrpcService } from "./grpc-directory-handlers.ts";
-export { createGrpcDirectoryService } from "./grpc-directory-service.ts";
-export {
-  type GrpcCall,
-  type GrpcServerMethod,
-  type GrpcService,
-  receivingMethod,
-  sendingMethod,
-  unaryMethod,
-} from "./grpc-handler.ts";
-export {
-  GRPC_MESSAGE_BYTES_MAX,
-  type GrpcHeaders,
-  type GrpcMethod,
-  type MessageCodec,
-} from "./grpc-method.ts";
-export { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "./grpc-server.ts";
-export { GrpcStatusError, grpcStatus, hasGrpcStatus, isGrpcNotFound } from "./grpc-status.ts";
-export { openHttpObjectStore } from "./http-object-store.ts";
-export type { ChunkSizes } from "./kernel.ts";
-export { localDirectContent } from "./local-direct-content.ts";
-export type { LocalStore, LocalStoreOptions } from "./local-store.ts";
-export {
-  createBytesReader,
-  createMemoryBlobService,
-  type MemoryBlobServiceOptions,
-} from "./memory-blob-service.ts";
-export { createMemoryDirectoryService } from "./memory-directory-service.ts";
-export { createMemoryObjectStore } from "./memory-object-store.ts";
+} from "./model/directory-closure.ts";
+export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./model/directory-codec.ts";
+export { decodeDirectoryLenient, decodeEntryLenient } from "./model/directory-lenient.ts";
+export { decodeDirectoryStream, encodeDirectoryStream } from "./model/directory-stream.ts";
 export {
   type DirectoryNode,
   type FileNode,
   type Node,
   nodesEqual,
   type SymlinkNode,
-} from "./node.ts";
+} from "./model/node.ts";
 export {
   decodeEntry,
   decodeNode,
@@ -163,7 +150,53 @@ export {
   formatEntryText,
   parseEntryText,
   type RawEntry,
-} from "./node-codec.ts";
+} from "./model/node-codec.ts";
+export {
+  PATH_COMPONENT_BYTES_MAX,
+  type PathComponent,
+  type PathComponentFault,
+  parsePathComponent,
+  pathComponentFault,
+  pathComponentOfText,
+} from "./model/path-component.ts";
+export {
+  parseSymlinkTarget,
+  SYMLINK_TARGET_BYTES_MAX,
+  type SymlinkTarget,
+  type SymlinkTargetFault,
+  symlinkTargetFault,
+} from "./model/symlink-target.ts";
+export { bytesField, messageField, uintField, WireFields } from "./model/wire-fields.ts";
+export { type FileObjectStore, openFileObjectStore } from "./objects/file-object-store.ts";
+export { openHttpObjectStore } from "./objects/http-object-store.ts";
+export { createMemoryObjectStore } from "./objects/memory-object-store.ts";
+export type { ObjectHttpOptions } from "./objects/object-http.ts";
+export {
+  checkObjectKey,
+  type GetObjectOptions,
+  OBJECT_BYTES_MAX,
+  type ObjectEntry,
+  type ObjectStore,
+  objectKey,
+  type PutObjectOptions,
+} from "./objects/object-store.ts";
+export {
+  createObjectStoreBlobService,
+  type ObjectStoreBlobOptions,
+} from "./objects/object-store-blob-service.ts";
+export { createObjectStoreDirectoryService } from "./objects/object-store-directory-service.ts";
+export {
+  openS3ObjectStore,
+  resolveS3Location,
+  S3_OPTION_NAMES,
+  type S3Location,
+  type S3Options,
+} from "./objects/s3-object-store.ts";
+export {
+  type BlobAnalysis,
+  type BlobAnalyzer,
+  createBlobAnalyzer,
+} from "./recipes/blob-analyzer.ts";
 export {
   checkReference,
   createNormalForm,
@@ -176,55 +209,33 @@ export {
   type Occurrence,
   REFERENCE_LENGTH,
   REFERENCES_MAX,
-} from "./normal-form.ts";
-export type { ObjectHttpOptions } from "./object-http.ts";
+} from "./recipes/normal-form.ts";
 export {
-  checkObjectKey,
-  type GetObjectOptions,
-  OBJECT_BYTES_MAX,
-  type ObjectEntry,
-  type ObjectStore,
-  objectKey,
-  type PutObjectOptions,
-} from "./object-store.ts";
+  type BlobRecipe,
+  completeRecipe,
+  type Recipe,
+  type RecipeChunk,
+} from "./recipes/recipe.ts";
+export { buildRecipe, type RecipeSource } from "./recipes/recipe-builder.ts";
+export { decodeRecipe, encodeRecipe, RECIPE_BYTES_MAX } from "./recipes/recipe-codec.ts";
+export type {
+  BlobReader,
+  BlobService,
+  ChunkMeta,
+  PutBlobOptions,
+} from "./services/blob-service.ts";
+export type { ChunkIndex } from "./services/chunk-index.ts";
+export type { DirectContent, DirectContentModule, DirectRange } from "./services/direct-content.ts";
+export type { DirectoryService } from "./services/directory-service.ts";
 export {
-  createObjectStoreBlobService,
-  type ObjectStoreBlobOptions,
-} from "./object-store-blob-service.ts";
-export { createObjectStoreDirectoryService } from "./object-store-directory-service.ts";
-export { openLocalStore } from "./open-local-store.ts";
-export {
-  type Opened,
-  type OpenServiceOptions,
-  openBlobService,
-  openDirectoryService,
-  openObjectStore,
-  openService,
-  type ServiceMakers,
-} from "./open-services.ts";
-export { inParallel } from "./parallel.ts";
-export {
-  PATH_COMPONENT_BYTES_MAX,
-  type PathComponent,
-  type PathComponentFault,
-  parsePathComponent,
-  pathComponentFault,
-  pathComponentOfText,
-} from "./path-component.ts";
-export type { Pin, PinStore } from "./pin-store.ts";
-export { type BlobRecipe, completeRecipe, type Recipe, type RecipeChunk } from "./recipe.ts";
-export { buildRecipe, type RecipeSource } from "./recipe-builder.ts";
-export { decodeRecipe, encodeRecipe, RECIPE_BYTES_MAX } from "./recipe-codec.ts";
-export type { RootChange, RootEntry, RootNode, RootNodes } from "./root-nodes.ts";
-export type { RootRecord, RootStore, StoreTable, TableRow } from "./root-store.ts";
-export {
-  openS3ObjectStore,
-  resolveS3Location,
-  S3_OPTION_NAMES,
-  type S3Location,
-  type S3Options,
-} from "./s3-object-store.ts";
-export type { SeedReport } from "./seed-tree.ts";
+  createBytesReader,
+  createMemoryBlobService,
+  type MemoryBlobServiceOptions,
+} from "./services/memory-blob-service.ts";
+export { createMemoryDirectoryService } from "./services/memory-directory-service.ts";
+export type { Pin, PinStore } from "./services/pin-store.ts";
+export type { RootChange, RootEntry, RootNode, RootNodes } from "./services/root-nodes.ts";
+export type { RootRecord, RootStore, StoreTable, TableRow } from "./services/root-store.ts";
 export {
   type GrpcAddress,
   type GrpcTls,
@@ -235,25 +246,19 @@ export {
   parseDirectoryServiceUrl,
   parseServiceUrlQuery,
   type ServiceUrl,
-} from "./service-url.ts";
-export { FLIGHTS_MAX, SingleFlight } from "./single-flight.ts";
+} from "./services/service-url.ts";
+export { FLIGHTS_MAX, SingleFlight } from "./services/single-flight.ts";
 export {
   createStaticRootNodes,
   type StaticRoot,
   type StaticRootNodes,
-} from "./static-root-nodes.ts";
-export type { Lease } from "./store-leases.ts";
-export {
-  parseSymlinkTarget,
-  SYMLINK_TARGET_BYTES_MAX,
-  type SymlinkTarget,
-  type SymlinkTargetFault,
-  symlinkTargetFault,
-} from "./symlink-target.ts";
-export { ingestTree, type TreeIngestOptions } from "./tree-ingest.ts";
-export { type NearServices, planTree, type TreePlan } from "./tree-plan.ts";
-export { renderTree, type TreeSource } from "./tree-render.ts";
-export { bytesField, messageField, uintField, WireFields } from "./wire-fields.ts";
+} from "./services/static-root-nodes.ts";
+export { ByteQueue } from "./streams/byte-queue.ts";
+export { type ByteRange, clipRange } from "./streams/byte-range.ts";
+export type { ByteSource, CallOptions } from "./streams/byte-source.ts";
+export { type ByteTransform, throughDuplex } from "./streams/byte-transform.ts";
+export { cancellable, untilAborted } from "./streams/cancellable.ts";
+export { inParallel } from "./streams/parallel.ts";
 export {
   createZstdDecoder,
   createZstdEncoder,
@@ -262,4 +267,7 @@ export {
   type ZstdEncoderOptions,
   zstdCompress,
   zstdDecompress,
-} from "./zstd.ts";
+} from "./streams/zstd.ts";
+export { descend } from "./trees/descend.ts";
+export { ingestTree, type TreeIngestOptions } from "./trees/tree-ingest.ts";
+export { renderTree, type TreeSource } from "./trees/tree-render.ts";

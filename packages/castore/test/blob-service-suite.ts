@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { type Digest, digestOf, EMPTY_DIGEST, parseDigest } from "../src/digest.ts";
 import type { BlobReader, BlobService, ByteSource } from "../src/index.ts";
+import { type Digest, digestOf, EMPTY_DIGEST, parseDigest } from "../src/model/digest.ts";
 import { blobVector, prngBytes } from "./vectors.ts";
 
 /** What a suite tests, freshly made and empty; `close` removes every trace. */

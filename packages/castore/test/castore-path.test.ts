@@ -1,18 +1,18 @@
 import { describe, expect, test } from "vitest";
-import { byteStringOfText } from "../src/byte-string.ts";
 import { isCastoreError } from "../src/castore-error.ts";
+import type { Node } from "../src/index.ts";
+import { byteStringOfText } from "../src/model/byte-string.ts";
 import {
   castorePathNames,
   castorePathOfHost,
   castorePathParent,
   joinCastorePath,
   parseCastorePath,
-} from "../src/castore-path.ts";
-import { descend } from "../src/descend.ts";
-import type { Node } from "../src/index.ts";
-import { createMemoryDirectoryService } from "../src/memory-directory-service.ts";
-import { parsePathComponent, pathComponentOfText } from "../src/path-component.ts";
-import { parseSymlinkTarget } from "../src/symlink-target.ts";
+} from "../src/model/castore-path.ts";
+import { parsePathComponent, pathComponentOfText } from "../src/model/path-component.ts";
+import { parseSymlinkTarget } from "../src/model/symlink-target.ts";
+import { createMemoryDirectoryService } from "../src/services/memory-directory-service.ts";
+import { descend } from "../src/trees/descend.ts";
 import { fixtures } from "./directory-service-suite.ts";
 import { vector, vectors } from "./vectors.ts";
 

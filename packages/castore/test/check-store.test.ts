@@ -2,10 +2,10 @@ import { chmod, readdir, readFile, rm, truncate, writeFile } from "node:fs/promi
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { type Digest, digestBytes, digestOf } from "../src/digest.ts";
-import { directoryOf } from "../src/directory.ts";
-import type { LocalStore } from "../src/local-store.ts";
-import { pathComponentOfText } from "../src/path-component.ts";
+import type { LocalStore } from "../src/local/local-store.ts";
+import { type Digest, digestBytes, digestOf } from "../src/model/digest.ts";
+import { directoryOf } from "../src/model/directory.ts";
+import { pathComponentOfText } from "../src/model/path-component.ts";
 import { readAll } from "./blob-service-suite.ts";
 import { analyze } from "./chunk-index-suite.ts";
 import { editRow, flipRow } from "./damaged-rows.ts";

@@ -1,7 +1,11 @@
 import { expect, test } from "vitest";
-import type { ChunkMeta } from "../src/blob-service.ts";
-import { ChunkFetcher, type ChunkTransport, FETCH_ITEMS_MAX } from "../src/chunk-fetcher.ts";
-import { type Digest, digestOf } from "../src/digest.ts";
+import {
+  ChunkFetcher,
+  type ChunkTransport,
+  FETCH_ITEMS_MAX,
+} from "../src/fetching/chunk-fetcher.ts";
+import { type Digest, digestOf } from "../src/model/digest.ts";
+import type { ChunkMeta } from "../src/services/blob-service.ts";
 
 interface Remote extends ChunkTransport {
   readonly requests: (readonly ChunkMeta[])[];

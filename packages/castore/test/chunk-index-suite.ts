@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type BlobAnalysis, createBlobAnalyzer } from "../src/blob-analyzer.ts";
-import { digestOf, parseDigest } from "../src/digest.ts";
 import type { ChunkIndex } from "../src/index.ts";
-import { createNormalForm, normalizeAt } from "../src/normal-form.ts";
+import { digestOf, parseDigest } from "../src/model/digest.ts";
+import { type BlobAnalysis, createBlobAnalyzer } from "../src/recipes/blob-analyzer.ts";
+import { createNormalForm, normalizeAt } from "../src/recipes/normal-form.ts";
 import type { Fixture } from "./blob-service-suite.ts";
 import { prngBytes } from "./vectors.ts";
 

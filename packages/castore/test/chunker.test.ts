@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { chunksOf, createChunker } from "../src/chunker.ts";
-import { digestOf } from "../src/digest.ts";
-import type { ChunkSizes } from "../src/kernel.ts";
+import { chunksOf, createChunker } from "../src/chunking/chunker.ts";
+import type { ChunkSizes } from "../src/chunking/kernel.ts";
+import { digestOf } from "../src/model/digest.ts";
 import { generate, prngBytes, vectors } from "./vectors.ts";
 
 /** Piece sizes that put boundaries everywhere: within a pair, a window, a chunk. */

@@ -2,13 +2,13 @@ import { mkdir, readdir, symlink, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { type Digest, digestOf } from "../src/digest.ts";
-import { directoryOf } from "../src/directory.ts";
-import { encodeDirectory } from "../src/directory-codec.ts";
 import type { DirectoryNode, Node } from "../src/index.ts";
-import type { LocalStore } from "../src/local-store.ts";
-import { openLocalStore } from "../src/open-local-store.ts";
-import { pathComponentOfText } from "../src/path-component.ts";
+import type { LocalStore } from "../src/local/local-store.ts";
+import { openLocalStore } from "../src/local/open-local-store.ts";
+import { type Digest, digestOf } from "../src/model/digest.ts";
+import { directoryOf } from "../src/model/directory.ts";
+import { encodeDirectory } from "../src/model/directory-codec.ts";
+import { pathComponentOfText } from "../src/model/path-component.ts";
 import { analyze } from "./chunk-index-suite.ts";
 import { withStore } from "./local-store-fixture.ts";
 import { record } from "./root-store-suite.ts";
@@ -339,7 +339,7 @@ test("a damaged directory that a root needs stops the collection", async () => {
 });
 
 async function damageDirectory(store: LocalStore, digest: Digest): Promise<void> {
-  const { openStoreIndex } = await import("../src/store-index.ts");
+  const { openStoreIndex } = await import("../src/local/store-index.ts");
   const index = openStoreIndex(join(store.path, "index"), {});
   const key = Buffer.from(digest, "hex");
   index.transaction(() => {

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { openStoreIndex, type RowsName } from "../src/store-index.ts";
+import { openStoreIndex, type RowsName } from "../src/local/store-index.ts";
 
 /** Flips one bit of the last byte of the row, behind the store's back. */
 export async function flipRow(storePath: string, rows: RowsName, key: Uint8Array): Promise<void> {

@@ -1,15 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { type Digest, digestOf } from "../src/digest.ts";
-import { type Directory, directoryOf } from "../src/directory.ts";
+import { type Digest, digestOf } from "../src/model/digest.ts";
+import { type Directory, directoryOf } from "../src/model/directory.ts";
 import {
   createRootToLeaves,
   encodedDirectoryOf,
   leavesToRoot,
   walkClosure,
-} from "../src/directory-closure.ts";
-import { encodeDirectory } from "../src/directory-codec.ts";
-import { pathComponentOfText } from "../src/path-component.ts";
+} from "../src/model/directory-closure.ts";
+import { encodeDirectory } from "../src/model/directory-codec.ts";
+import { pathComponentOfText } from "../src/model/path-component.ts";
 import { fixtures } from "./directory-service-suite.ts";
 import { vectors } from "./vectors.ts";
 

@@ -2,21 +2,30 @@ import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import protobuf from "protobufjs";
 import { describe, expect, test } from "vitest";
-import { byteStringOf, byteStringOfText } from "../src/byte-string.ts";
 import { CastoreError, isCastoreError } from "../src/castore-error.ts";
-import { type Digest, digestOf, formatDigestText, parseDigest } from "../src/digest.ts";
-import { Directory, directoryOf, type Entry } from "../src/directory.ts";
-import { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "../src/directory-codec.ts";
-import { decodeDirectoryLenient } from "../src/directory-lenient.ts";
-import type { Node } from "../src/node.ts";
-import { decodeNode, encodeNode, formatEntryText, parseEntryText } from "../src/node-codec.ts";
+import { byteStringOf, byteStringOfText } from "../src/model/byte-string.ts";
+import { type Digest, digestOf, formatDigestText, parseDigest } from "../src/model/digest.ts";
+import { Directory, directoryOf, type Entry } from "../src/model/directory.ts";
+import {
+  DIRECTORY_BYTES_MAX,
+  decodeDirectory,
+  encodeDirectory,
+} from "../src/model/directory-codec.ts";
+import { decodeDirectoryLenient } from "../src/model/directory-lenient.ts";
+import type { Node } from "../src/model/node.ts";
+import {
+  decodeNode,
+  encodeNode,
+  formatEntryText,
+  parseEntryText,
+} from "../src/model/node-codec.ts";
 import {
   type PathComponent,
   parsePathComponent,
   pathComponentFault,
   pathComponentOfText,
-} from "../src/path-component.ts";
-import { parseSymlinkTarget, symlinkTargetFault } from "../src/symlink-target.ts";
+} from "../src/model/path-component.ts";
+import { parseSymlinkTarget, symlinkTargetFault } from "../src/model/symlink-target.ts";
 import { expectRoundTrip, expectStrict } from "./codec-fuzz.ts";
 import { blobVector, type DirectoryJson, type PointerJson, vectors } from "./vectors.ts";
 

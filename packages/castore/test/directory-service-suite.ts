@@ -1,12 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { byteStringOfText } from "../src/byte-string.ts";
 import { type CastoreError, isCastoreError } from "../src/castore-error.ts";
-import { type Digest, digestOf, EMPTY_DIGEST, parseDigest } from "../src/digest.ts";
-import { type Directory, directoryOf } from "../src/directory.ts";
-import { decodeDirectory, encodeDirectory } from "../src/directory-codec.ts";
 import type { DirectoryNode, DirectoryService, Node } from "../src/index.ts";
-import { pathComponentOfText } from "../src/path-component.ts";
-import { parseSymlinkTarget } from "../src/symlink-target.ts";
+import { byteStringOfText } from "../src/model/byte-string.ts";
+import { type Digest, digestOf, EMPTY_DIGEST, parseDigest } from "../src/model/digest.ts";
+import { type Directory, directoryOf } from "../src/model/directory.ts";
+import { decodeDirectory, encodeDirectory } from "../src/model/directory-codec.ts";
+import { pathComponentOfText } from "../src/model/path-component.ts";
+import { parseSymlinkTarget } from "../src/model/symlink-target.ts";
 import type { Fixture } from "./blob-service-suite.ts";
 import { type StreamVector, vector, vectors } from "./vectors.ts";
 

@@ -7,8 +7,8 @@ import {
   FETCH_FRAME_BYTES_MAX,
   type FetchFrame,
   fetchFrameContents,
-} from "../src/fetch-answer.ts";
-import { zstdCompress } from "../src/zstd.ts";
+} from "../src/fetching/fetch-answer.ts";
+import { zstdCompress } from "../src/streams/zstd.ts";
 import { join } from "./blob-service-suite.ts";
 import { FUZZ_RUNS, mutated } from "./codec-fuzz.ts";
 import { prngBytes } from "./vectors.ts";

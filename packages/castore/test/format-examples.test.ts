@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { digestOf } from "../src/digest.ts";
-import { decodeDirectory, encodeDirectory } from "../src/directory-codec.ts";
-import { decodeNode, encodeNode } from "../src/node-codec.ts";
-import { createNormalForm, createNormalizer, denormalize } from "../src/normal-form.ts";
+import { digestOf } from "../src/model/digest.ts";
+import { decodeDirectory, encodeDirectory } from "../src/model/directory-codec.ts";
+import { decodeNode, encodeNode } from "../src/model/node-codec.ts";
+import { createNormalForm, createNormalizer, denormalize } from "../src/recipes/normal-form.ts";
 import { hexExample, hexExampleNames } from "./doc-examples.ts";
 import { vector, vectors } from "./vectors.ts";
 

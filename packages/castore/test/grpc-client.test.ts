@@ -1,23 +1,24 @@
 import { afterEach, describe, expect, test } from "vitest";
-import type { BlobService, CallOptions } from "../src/blob-service.ts";
-import { digestBytes, digestOf, EMPTY_DIGEST } from "../src/digest.ts";
-import { directoryOf } from "../src/directory.ts";
-import { createBlobGrpcService } from "../src/grpc-blob-handlers.ts";
-import { blobPutMethod, blobReadMethod, blobStatMethod } from "../src/grpc-blob-methods.ts";
-import { createGrpcBlobService } from "../src/grpc-blob-service.ts";
-import { openGrpcChannel } from "../src/grpc-channel.ts";
-import { createDirectoryGrpcService } from "../src/grpc-directory-handlers.ts";
-import { directoryGetMethod } from "../src/grpc-directory-methods.ts";
-import { createGrpcDirectoryService } from "../src/grpc-directory-service.ts";
+import { createBlobGrpcService } from "../src/grpc/grpc-blob-handlers.ts";
+import { blobPutMethod, blobReadMethod, blobStatMethod } from "../src/grpc/grpc-blob-methods.ts";
+import { createGrpcBlobService } from "../src/grpc/grpc-blob-service.ts";
+import { openGrpcChannel } from "../src/grpc/grpc-channel.ts";
+import { createDirectoryGrpcService } from "../src/grpc/grpc-directory-handlers.ts";
+import { directoryGetMethod } from "../src/grpc/grpc-directory-methods.ts";
+import { createGrpcDirectoryService } from "../src/grpc/grpc-directory-service.ts";
 import {
   type GrpcService,
   receivingMethod,
   sendingMethod,
   unaryMethod,
-} from "../src/grpc-handler.ts";
-import { createMemoryBlobService } from "../src/memory-blob-service.ts";
-import { createMemoryDirectoryService } from "../src/memory-directory-service.ts";
-import { pathComponentOfText } from "../src/path-component.ts";
+} from "../src/grpc/grpc-handler.ts";
+import { digestBytes, digestOf, EMPTY_DIGEST } from "../src/model/digest.ts";
+import { directoryOf } from "../src/model/directory.ts";
+import { pathComponentOfText } from "../src/model/path-component.ts";
+import type { BlobService } from "../src/services/blob-service.ts";
+import { createMemoryBlobService } from "../src/services/memory-blob-service.ts";
+import { createMemoryDirectoryService } from "../src/services/memory-directory-service.ts";
+import type { CallOptions } from "../src/streams/byte-source.ts";
 import { join } from "./blob-service-suite.ts";
 import { collect, deferred, type GrpcPair, grpcAddressOf, openGrpcPair } from "./grpc-fixture.ts";
 import { blobVector, prngBytes } from "./vectors.ts";

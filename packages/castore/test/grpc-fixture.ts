@@ -3,11 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { status } from "@grpc/grpc-js";
 import { expect } from "vitest";
-import { type GrpcChannel, openGrpcChannel } from "../src/grpc-channel.ts";
-import type { GrpcService } from "../src/grpc-handler.ts";
-import { createGrpcServer, type GrpcServer } from "../src/grpc-server.ts";
-import { hasGrpcStatus } from "../src/grpc-status.ts";
-import { parseBlobServiceUrl } from "../src/service-url.ts";
+import { type GrpcChannel, openGrpcChannel } from "../src/grpc/grpc-channel.ts";
+import type { GrpcService } from "../src/grpc/grpc-handler.ts";
+import { createGrpcServer, type GrpcServer } from "../src/grpc/grpc-server.ts";
+import { hasGrpcStatus } from "../src/grpc/grpc-status.ts";
+import { parseBlobServiceUrl } from "../src/services/service-url.ts";
 
 export interface GrpcPair {
   readonly server: GrpcServer;

@@ -2,10 +2,10 @@ import fc from "fast-check";
 import protobuf from "protobufjs";
 import { describe, expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { digestOf, EMPTY_DIGEST } from "../src/digest.ts";
-import { blobPutMethod, blobReadMethod, blobStatMethod } from "../src/grpc-blob-methods.ts";
-import { directoryGetMethod, directoryPutMethod } from "../src/grpc-directory-methods.ts";
-import { healthCheckMethod } from "../src/grpc-health.ts";
+import { blobPutMethod, blobReadMethod, blobStatMethod } from "../src/grpc/grpc-blob-methods.ts";
+import { directoryGetMethod, directoryPutMethod } from "../src/grpc/grpc-directory-methods.ts";
+import { healthCheckMethod } from "../src/grpc/grpc-health.ts";
+import { digestOf, EMPTY_DIGEST } from "../src/model/digest.ts";
 import { vector, vectors } from "./vectors.ts";
 
 const hello = Buffer.from("8 bytes.");

@@ -1,8 +1,8 @@
 import { chmod, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { type Digest, digestOf } from "../src/digest.ts";
-import type { LocalStore } from "../src/local-store.ts";
+import type { LocalStore } from "../src/local/local-store.ts";
+import { type Digest, digestOf } from "../src/model/digest.ts";
 import {
   analyze,
   describeChunkIndex,

@@ -1,6 +1,6 @@
 import { join } from "node:path";
-import type { LocalStore, LocalStoreOptions } from "../src/local-store.ts";
-import { openLocalStore } from "../src/open-local-store.ts";
+import type { LocalStore, LocalStoreOptions } from "../src/local/local-store.ts";
+import { openLocalStore } from "../src/local/open-local-store.ts";
 import type { Fixture } from "./blob-service-suite.ts";
 import { createTemporaryDirectory } from "./temporary-directory.ts";
 

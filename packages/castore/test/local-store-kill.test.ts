@@ -1,8 +1,8 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import type { LocalStore } from "../src/local-store.ts";
-import { openLocalStore } from "../src/open-local-store.ts";
+import type { LocalStore } from "../src/local/local-store.ts";
+import { openLocalStore } from "../src/local/open-local-store.ts";
 import { readAll } from "./blob-service-suite.ts";
 import { startStoreProcess } from "./store-process.ts";
 import { createTemporaryDirectory } from "./temporary-directory.ts";

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { createMemoryBlobService } from "../src/memory-blob-service.ts";
-import { createMemoryDirectoryService } from "../src/memory-directory-service.ts";
+import { createMemoryBlobService } from "../src/services/memory-blob-service.ts";
+import { createMemoryDirectoryService } from "../src/services/memory-directory-service.ts";
 import { describeBlobService } from "./blob-service-suite.ts";
 import { describeDirectoryService } from "./directory-service-suite.ts";
 

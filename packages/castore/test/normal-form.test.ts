@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { createBlobAnalyzer } from "../src/blob-analyzer.ts";
 import { isCastoreError } from "../src/castore-error.ts";
-import { chunksOf } from "../src/chunker.ts";
-import { digestOf, EMPTY_DIGEST } from "../src/digest.ts";
+import { chunksOf } from "../src/chunking/chunker.ts";
+import { digestOf, EMPTY_DIGEST } from "../src/model/digest.ts";
+import { createBlobAnalyzer } from "../src/recipes/blob-analyzer.ts";
 import {
   createNormalForm,
   createNormalizer,
@@ -13,7 +13,7 @@ import {
   OCCURRENCES_MAX,
   type Occurrence,
   REFERENCES_MAX,
-} from "../src/normal-form.ts";
+} from "../src/recipes/normal-form.ts";
 import { prngBytes } from "./vectors.ts";
 
 const ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz";

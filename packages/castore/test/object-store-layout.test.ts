@@ -5,20 +5,20 @@ import { join as joinPath } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { digestOf, EMPTY_DIGEST, parseDigest } from "../src/digest.ts";
-import { decodeDirectory } from "../src/directory-codec.ts";
-import { openFileObjectStore } from "../src/file-object-store.ts";
-import { createMemoryObjectStore } from "../src/memory-object-store.ts";
-import { type ObjectStore, objectKey } from "../src/object-store.ts";
-import { createObjectStoreBlobService } from "../src/object-store-blob-service.ts";
-import { createObjectStoreDirectoryService } from "../src/object-store-directory-service.ts";
-import { zstdCompress, zstdDecompress } from "../src/zstd.ts";
+import { digestOf, EMPTY_DIGEST, parseDigest } from "../src/model/digest.ts";
+import { decodeDirectory } from "../src/model/directory-codec.ts";
+import { openFileObjectStore } from "../src/objects/file-object-store.ts";
+import { createMemoryObjectStore } from "../src/objects/memory-object-store.ts";
+import { type ObjectStore, objectKey } from "../src/objects/object-store.ts";
+import { createObjectStoreBlobService } from "../src/objects/object-store-blob-service.ts";
+import { createObjectStoreDirectoryService } from "../src/objects/object-store-directory-service.ts";
+import { zstdCompress, zstdDecompress } from "../src/streams/zstd.ts";
 import { join, readAll } from "./blob-service-suite.ts";
 import { blobVector, generate, prngBytes, vector, vectors } from "./vectors.ts";
 
 const LARGE = prngBytes(3_000_000);
 const HELLO = blobVector("HELLOWORLD_BLOB");
-const modulePath = new URL("../dist/file-object-store.js", import.meta.url).pathname;
+const modulePath = new URL("../dist/objects/file-object-store.js", import.meta.url).pathname;
 const nodeEval = [process.execPath, "--input-type=module", "-e"];
 
 async function keysOf(objects: ObjectStore): Promise<string[]> {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { OBJECT_KEY_LENGTH_MAX, type ObjectStore } from "../src/object-store.ts";
+import { OBJECT_KEY_LENGTH_MAX, type ObjectStore } from "../src/objects/object-store.ts";
 import type { Fixture } from "./blob-service-suite.ts";
 import { prngBytes } from "./vectors.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { cancellable } from "../src/cancellable.ts";
-import { inParallel } from "../src/parallel.ts";
+import { cancellable } from "../src/streams/cancellable.ts";
+import { inParallel } from "../src/streams/parallel.ts";
 
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 

@@ -1,14 +1,14 @@
 import { expect, test } from "vitest";
-import { decodeClosureRequest, encodeClosureRequest } from "../src/closure-request.ts";
-import { digestOf } from "../src/digest.ts";
+import { decodeClosureRequest, encodeClosureRequest } from "../src/fetching/closure-request.ts";
 import {
   decodeFetchAnswer,
   encodeFetchAnswer,
   type FetchFrame,
   fetchFrameContents,
-} from "../src/fetch-answer.ts";
-import { decodeFetchRequest, encodeFetchRequest } from "../src/fetch-request.ts";
-import { decodeRecipe, encodeRecipe } from "../src/recipe-codec.ts";
+} from "../src/fetching/fetch-answer.ts";
+import { decodeFetchRequest, encodeFetchRequest } from "../src/fetching/fetch-request.ts";
+import { digestOf } from "../src/model/digest.ts";
+import { decodeRecipe, encodeRecipe } from "../src/recipes/recipe-codec.ts";
 import { join } from "./blob-service-suite.ts";
 import { hexExample, hexExampleNames } from "./doc-examples.ts";
 

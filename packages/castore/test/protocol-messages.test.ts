@@ -3,12 +3,12 @@ import fc from "fast-check";
 import protobuf from "protobufjs";
 import { describe, expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { decodeClosureRequest, encodeClosureRequest } from "../src/closure-request.ts";
-import { type Digest, digestOf } from "../src/digest.ts";
-import { decodeFetchRequest, encodeFetchRequest } from "../src/fetch-request.ts";
-import { OCCURRENCES_MAX } from "../src/normal-form.ts";
-import { type BlobRecipe, completeRecipe, type Recipe } from "../src/recipe.ts";
-import { decodeRecipe, encodeRecipe } from "../src/recipe-codec.ts";
+import { decodeClosureRequest, encodeClosureRequest } from "../src/fetching/closure-request.ts";
+import { decodeFetchRequest, encodeFetchRequest } from "../src/fetching/fetch-request.ts";
+import { type Digest, digestOf } from "../src/model/digest.ts";
+import { OCCURRENCES_MAX } from "../src/recipes/normal-form.ts";
+import { type BlobRecipe, completeRecipe, type Recipe } from "../src/recipes/recipe.ts";
+import { decodeRecipe, encodeRecipe } from "../src/recipes/recipe-codec.ts";
 import { expectRoundTrip, expectStrict } from "./codec-fuzz.ts";
 
 const read = (path: string): string =>

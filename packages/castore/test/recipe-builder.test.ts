@@ -1,18 +1,18 @@
 import { expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { chunksOf } from "../src/chunker.ts";
-import { type Digest, digestOf } from "../src/digest.ts";
-import { directoryOf } from "../src/directory.ts";
-import { encodeDirectory } from "../src/directory-codec.ts";
-import { walkFiles } from "../src/file-walk.ts";
+import { chunksOf } from "../src/chunking/chunker.ts";
+import { walkFiles } from "../src/files/file-walk.ts";
 import type { FileNode, Node } from "../src/index.ts";
-import { createMemoryBlobService } from "../src/memory-blob-service.ts";
-import { createMemoryDirectoryService } from "../src/memory-directory-service.ts";
-import { createNormalForm, createNormalizer, denormalize } from "../src/normal-form.ts";
-import { pathComponentOfText } from "../src/path-component.ts";
-import { completeRecipe } from "../src/recipe.ts";
-import { buildRecipe } from "../src/recipe-builder.ts";
-import { decodeRecipe, encodeRecipe } from "../src/recipe-codec.ts";
+import { type Digest, digestOf } from "../src/model/digest.ts";
+import { directoryOf } from "../src/model/directory.ts";
+import { encodeDirectory } from "../src/model/directory-codec.ts";
+import { pathComponentOfText } from "../src/model/path-component.ts";
+import { createNormalForm, createNormalizer, denormalize } from "../src/recipes/normal-form.ts";
+import { completeRecipe } from "../src/recipes/recipe.ts";
+import { buildRecipe } from "../src/recipes/recipe-builder.ts";
+import { decodeRecipe, encodeRecipe } from "../src/recipes/recipe-codec.ts";
+import { createMemoryBlobService } from "../src/services/memory-blob-service.ts";
+import { createMemoryDirectoryService } from "../src/services/memory-directory-service.ts";
 import { prngBytes } from "./vectors.ts";
 
 const references = ["unused", "self", "used"].map((name) =>

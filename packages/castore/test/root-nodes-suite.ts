@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { type Digest, EMPTY_DIGEST } from "../src/digest.ts";
-import type { Node } from "../src/node.ts";
-import { type PathComponent, pathComponentOfText } from "../src/path-component.ts";
-import type { RootNodes } from "../src/root-nodes.ts";
+import { type Digest, EMPTY_DIGEST } from "../src/model/digest.ts";
+import type { Node } from "../src/model/node.ts";
+import { type PathComponent, pathComponentOfText } from "../src/model/path-component.ts";
+import type { RootNodes } from "../src/services/root-nodes.ts";
 
 /** What a suite needs to fill and change an implementation. */
 export interface RootNodesFixture {

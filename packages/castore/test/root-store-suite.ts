@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { byteStringOfText } from "../src/byte-string.ts";
 import { isCastoreError } from "../src/castore-error.ts";
-import { EMPTY_DIGEST, parseDigest } from "../src/digest.ts";
-import { directoryOf } from "../src/directory.ts";
 import type { BlobService, DirectoryService, Node, RootRecord, RootStore } from "../src/index.ts";
-import { parseSymlinkTarget } from "../src/symlink-target.ts";
+import { byteStringOfText } from "../src/model/byte-string.ts";
+import { EMPTY_DIGEST, parseDigest } from "../src/model/digest.ts";
+import { directoryOf } from "../src/model/directory.ts";
+import { parseSymlinkTarget } from "../src/model/symlink-target.ts";
 import type { Fixture } from "./blob-service-suite.ts";
 
 /** A RootStore and where its nodes lie. */

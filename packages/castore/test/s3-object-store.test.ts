@@ -5,10 +5,14 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startNginx } from "../../../test/support/nginx.ts";
 import { type S3Server, startS3Server } from "../../../test/support/s3-server.ts";
-import { signAwsRequest } from "../src/aws-signature.ts";
-import { openHttpObjectStore } from "../src/http-object-store.ts";
-import { createObjectStoreBlobService } from "../src/object-store-blob-service.ts";
-import { openS3ObjectStore, resolveS3Location, type S3Location } from "../src/s3-object-store.ts";
+import { signAwsRequest } from "../src/objects/aws-signature.ts";
+import { openHttpObjectStore } from "../src/objects/http-object-store.ts";
+import { createObjectStoreBlobService } from "../src/objects/object-store-blob-service.ts";
+import {
+  openS3ObjectStore,
+  resolveS3Location,
+  type S3Location,
+} from "../src/objects/s3-object-store.ts";
 import { readAll } from "./blob-service-suite.ts";
 import { prngBytes } from "./vectors.ts";
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { parseBlobServiceUrl, parseDirectoryServiceUrl } from "../src/service-url.ts";
+import { parseBlobServiceUrl, parseDirectoryServiceUrl } from "../src/services/service-url.ts";
 import { vectors } from "./vectors.ts";
 
 const blob = vectors.service_urls.blob;

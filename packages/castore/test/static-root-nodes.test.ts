@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
-import { EMPTY_DIGEST } from "../src/digest.ts";
-import { pathComponentOfText } from "../src/path-component.ts";
-import { createStaticRootNodes } from "../src/static-root-nodes.ts";
+import { EMPTY_DIGEST } from "../src/model/digest.ts";
+import { pathComponentOfText } from "../src/model/path-component.ts";
+import { createStaticRootNodes } from "../src/services/static-root-nodes.ts";
 import { describeRootNodes } from "./root-nodes-suite.ts";
 
 describeRootNodes("static root nodes", async () => {

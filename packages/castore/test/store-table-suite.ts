@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
-import { EMPTY_DIGEST } from "../src/digest.ts";
 import type { Node, StoreTable } from "../src/index.ts";
+import { EMPTY_DIGEST } from "../src/model/digest.ts";
 import type { Fixture } from "./blob-service-suite.ts";
 
 const NODE: Node = { type: "file", digest: EMPTY_DIGEST, size: 0, executable: false };

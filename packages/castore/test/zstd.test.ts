@@ -12,7 +12,7 @@ import {
   type ZstdDecoderOptions,
   zstdCompress,
   zstdDecompress,
-} from "../src/zstd.ts";
+} from "../src/streams/zstd.ts";
 
 /** Bytes that compress to about a half. */
 function sample(length: number, seed = 1): Buffer {

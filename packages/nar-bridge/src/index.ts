@@ -1,12 +1,77 @@
-export { type AddressScope, addressScope } from "./address-scope.ts";
-export { admitUrl, parseCacheUrl, type UrlPolicy, type UrlPurpose } from "./admission.ts";
-export { BridgeMetrics, type NarWay } from "./bridge-metrics.ts";
-export { BRIDGE_PRIORITY, type BridgeServerOptions, createBridgeServer } from "./bridge-server.ts";
 export {
-  type CacheGrpcServerOptions,
-  createCacheGrpcServer,
-  listenGrpc,
-} from "./cache-grpc-server.ts";
+  COMPRESSIONS,
+  type Compression,
+  type CompressOptions,
+  compress,
+  type DecompressOptions,
+  decompress,
+  parseCompression,
+} from "./compression/compression.ts";
+export { CASTORE_CUT_ID, DEDUP_CUTS, type DedupCut } from "./dedup/dedup-cut.ts";
+export { renderDedupPage } from "./dedup/dedup-page.ts";
+export type {
+  DedupAmount,
+  DedupAmounts,
+  DedupChoice,
+  DedupPairReport,
+  DedupPathUpdate,
+  DedupReport,
+  DedupStorage,
+  DedupUpdate,
+  DedupUpdateAmount,
+} from "./dedup/dedup-report.ts";
+export {
+  type SurveyOptions,
+  type SurveyPair,
+  type SurveyProgress,
+  surveyDedup,
+} from "./dedup/dedup-survey.ts";
+export { formatDedupTable } from "./dedup/dedup-table.ts";
+export {
+  type ExportedPath,
+  type ExportOptions,
+  type ExportReport,
+  type ExportSource,
+  exportClosure,
+} from "./export/export-closure.ts";
+export type { ExportCompression, ExportedNar } from "./export/export-nar.ts";
+export type { Log } from "./log.ts";
+export { type ContentCheck, createContentCheck, SELF_REFERENCES_MAX } from "./nar/content-check.ts";
+export {
+  createNarIngest,
+  INGEST_HELD_BYTES_MAX,
+  INGEST_PUTS_MAX,
+  INGEST_SMALL_FILE_BYTES_MAX,
+  type IngestedNar,
+  type IngestNarOptions,
+  ingestNar,
+  type NarIngest,
+} from "./nar/nar-ingest.ts";
+export {
+  createNarLayout,
+  NAR_LITERAL_BYTES_MAX,
+  type NarLayout,
+  type NarServices,
+} from "./nar/nar-layout.ts";
+export {
+  createNarListingBuilder,
+  formatNarListing,
+  type ListedDirectory,
+  type ListedEntry,
+  type ListedFile,
+  type ListedNode,
+  type ListedSymlink,
+  type NarListingBuilder,
+  parseNarListing,
+} from "./nar/nar-listing.ts";
+export {
+  createNarReader,
+  type NarFileHead,
+  type NarReader,
+  type NarVisitor,
+} from "./nar/nar-reader.ts";
+export { calculateNar, type NarIdentity, narSizeOf, renderNar } from "./nar/nar-render.ts";
+export { NAR_DEPTH_MAX } from "./nar/nar-token.ts";
 export {
   CACHE_INFO_LENGTH_MAX,
   type CacheInfo,
@@ -14,14 +79,7 @@ export {
   parseCacheInfo,
   parseUpgrade,
   type Upgrade,
-} from "./cache-info.ts";
-export {
-  type CacheServerOptions,
-  createCacheServer,
-  createReadOnlyCacheServer,
-  type ReadOnlyCacheServerOptions,
-  SERVE_PRIORITY,
-} from "./cache-server.ts";
+} from "./nix/cache-info.ts";
 export {
   type BridgedNar,
   formatBridgedNarUrl,
@@ -33,23 +91,7 @@ export {
   parseStoreHashFile,
   type SnixNar,
   type StoreHashFile,
-} from "./cache-url.ts";
-export {
-  createCachedPathInfoService,
-  createFirstPathInfoService,
-} from "./cached-path-info-service.ts";
-export { CastoreWays, type CastoreWaysOptions } from "./castore-ways.ts";
-export { type Clock, SYSTEM_CLOCK } from "./clock.ts";
-export { type SubstitutedPath, substituteClosure } from "./closure-substitution.ts";
-export {
-  COMPRESSIONS,
-  type Compression,
-  type CompressOptions,
-  compress,
-  type DecompressOptions,
-  decompress,
-  parseCompression,
-} from "./compression.ts";
+} from "./nix/cache-url.ts";
 export {
   type ContentAddress,
   type ContentAddressed,
@@ -58,107 +100,24 @@ export {
   isContentAddressed,
   type MaybeContentAddressed,
   parseContentAddress,
-} from "./content-address.ts";
-export { type ContentCheck, createContentCheck, SELF_REFERENCES_MAX } from "./content-check.ts";
-export { CASTORE_CUT_ID, DEDUP_CUTS, type DedupCut } from "./dedup-cut.ts";
-export { renderDedupPage } from "./dedup-page.ts";
-export type {
-  DedupAmount,
-  DedupAmounts,
-  DedupChoice,
-  DedupPairReport,
-  DedupPathUpdate,
-  DedupReport,
-  DedupStorage,
-  DedupUpdate,
-  DedupUpdateAmount,
-} from "./dedup-report.ts";
-export {
-  type SurveyOptions,
-  type SurveyPair,
-  type SurveyProgress,
-  surveyDedup,
-} from "./dedup-survey.ts";
-export { formatDedupTable } from "./dedup-table.ts";
-export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./ed25519-key.ts";
-export {
-  type ExportedPath,
-  type ExportOptions,
-  type ExportReport,
-  type ExportSource,
-  exportClosure,
-} from "./export-closure.ts";
-export type { ExportCompression, ExportedNar } from "./export-nar.ts";
-export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
-export { createPathInfoGrpcService, type PathInfoGrpcOptions } from "./grpc-path-info-handlers.ts";
-export { createGrpcPathInfoService, type GrpcPathInfoService } from "./grpc-path-info-service.ts";
-export {
-  type BasicCredentials,
-  createHttpClient,
-  type HttpClient,
-  type HttpClientOptions,
-  type HttpHooks,
-  type HttpRequest,
-} from "./http-client.ts";
-export { contentLength, type HttpResponse, readBody } from "./http-response.ts";
-export { createHttpServer, type ListenAddress, type Log, listen } from "./http-server.ts";
-export {
-  createLocalPathInfoService,
-  type LocalPathInfoOptions,
-  type LocalPathInfoService,
-  type NarSummary,
-  type ProvenNar,
-} from "./local-path-info-service.ts";
-export { type NarInfo, type NarInfoQuirk, narInfoServedAt } from "./nar-info.ts";
+} from "./nix/content-address.ts";
+export { KEY_NAME_LENGTH_MAX, PublicKey, SecretKey, SIGNATURE_BYTES } from "./nix/ed25519-key.ts";
+export { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./nix/fingerprint.ts";
+export { type NarInfo, type NarInfoQuirk, narInfoServedAt } from "./nix/nar-info.ts";
 export {
   decodeNarInfo,
   formatNarInfo,
   NAR_INFO_BYTES_MAX,
   NAR_INFO_SIGNATURES_MAX,
   parseNarInfo,
-} from "./nar-info-text.ts";
-export {
-  createNarIngest,
-  INGEST_HELD_BYTES_MAX,
-  INGEST_PUTS_MAX,
-  INGEST_SMALL_FILE_BYTES_MAX,
-  type IngestedNar,
-  type IngestNarOptions,
-  ingestNar,
-  type NarIngest,
-} from "./nar-ingest.ts";
-export {
-  createNarLayout,
-  NAR_LITERAL_BYTES_MAX,
-  type NarLayout,
-  type NarServices,
-} from "./nar-layout.ts";
-export {
-  createNarListingBuilder,
-  formatNarListing,
-  type ListedDirectory,
-  type ListedEntry,
-  type ListedFile,
-  type ListedNode,
-  type ListedSymlink,
-  type NarListingBuilder,
-  parseNarListing,
-} from "./nar-listing.ts";
-export {
-  createNarReader,
-  type NarFileHead,
-  type NarReader,
-  type NarVisitor,
-} from "./nar-reader.ts";
-export { calculateNar, type NarIdentity, narSizeOf, renderNar } from "./nar-render.ts";
-export { NAR_DEPTH_MAX } from "./nar-token.ts";
-export { NETRC_LENGTH_MAX, type NetrcEntry, netrcEntryFor, parseNetrc } from "./netrc.ts";
+} from "./nix/nar-info-text.ts";
+export { NETRC_LENGTH_MAX, type NetrcEntry, netrcEntryFor, parseNetrc } from "./nix/netrc.ts";
 export {
   NIX_CONFIG_FILES_MAX,
   NIX_CONFIG_LENGTH_MAX,
   type NixConfig,
   readNixConfig,
-} from "./nix-config.ts";
+} from "./nix/nix-config.ts";
 export {
   formatSriHash,
   HASH_BYTES,
@@ -173,31 +132,13 @@ export {
   nixHashOf,
   parseNarHash,
   parseNixHash,
-} from "./nix-hash.ts";
+} from "./nix/nix-hash.ts";
 export {
   decodeNixbase32,
   encodeNixbase32,
   NIXBASE32_ALPHABET,
   nixbase32Length,
-} from "./nixbase32.ts";
-export { openObjectStoreHttpClient } from "./object-store-http-client.ts";
-export { createObjectStorePathInfoService } from "./object-store-path-info-service.ts";
-export { narInfoOf, type PathInfo, pathInfoOf } from "./path-info.ts";
-export {
-  decodePathInfo,
-  decodeSignedPathInfo,
-  encodePathInfo,
-  encodeSignedPathInfo,
-  PATH_INFO_BYTES_MAX,
-} from "./path-info-codec.ts";
-export { createMemoryPathInfoService, type PathInfoService } from "./path-info-service.ts";
-export {
-  type BinaryCacheUrl,
-  openPathInfoService,
-  parsePathInfoServiceUrl,
-} from "./path-info-service-url.ts";
-export { RecipeStore } from "./recipe-store.ts";
-export { type DownloadOptions, download } from "./resumable-download.ts";
+} from "./nix/nixbase32.ts";
 export {
   parseSignature,
   type Signature,
@@ -206,7 +147,7 @@ export {
   signatureOf,
   signFingerprint,
   verifySignature,
-} from "./signature.ts";
+} from "./nix/signature.ts";
 export {
   formatRootFingerprint,
   parseRootSignature,
@@ -214,7 +155,7 @@ export {
   RootSigningKey,
   type SignedRoot,
   TrustedRootKeys,
-} from "./signed-root.ts";
+} from "./nix/signed-root.ts";
 export {
   formatStorePath,
   isStoreHash,
@@ -239,33 +180,110 @@ export {
   storePathHash,
   storePathName,
   storePathOf,
-} from "./store-path.ts";
+} from "./nix/store-path.ts";
+export { type Signed, type Trust, TrustedKeys } from "./nix/trusted-keys.ts";
 export {
-  createStoreRootNodes,
-  type StoreRootNodes,
-  type StoreRootNodesOptions,
-} from "./store-root-nodes.ts";
+  createCachedPathInfoService,
+  createFirstPathInfoService,
+} from "./path-infos/cached-path-info-service.ts";
+export {
+  createPathInfoGrpcService,
+  type PathInfoGrpcOptions,
+} from "./path-infos/grpc-path-info-handlers.ts";
+export {
+  createGrpcPathInfoService,
+  type GrpcPathInfoService,
+} from "./path-infos/grpc-path-info-service.ts";
+export {
+  createLocalPathInfoService,
+  type LocalPathInfoOptions,
+  type LocalPathInfoService,
+  type NarSummary,
+  type ProvenNar,
+} from "./path-infos/local-path-info-service.ts";
+export { createObjectStorePathInfoService } from "./path-infos/object-store-path-info-service.ts";
+export { narInfoOf, type PathInfo, pathInfoOf } from "./path-infos/path-info.ts";
+export {
+  decodePathInfo,
+  decodeSignedPathInfo,
+  encodePathInfo,
+  encodeSignedPathInfo,
+  PATH_INFO_BYTES_MAX,
+} from "./path-infos/path-info-codec.ts";
+export {
+  createMemoryPathInfoService,
+  type PathInfoService,
+} from "./path-infos/path-info-service.ts";
+export {
+  type BinaryCacheUrl,
+  openPathInfoService,
+  parsePathInfoServiceUrl,
+} from "./path-infos/path-info-service-url.ts";
+export { RecipeStore } from "./path-infos/recipe-store.ts";
 export {
   decodeStoredPathInfo,
   encodeStoredPathInfo,
   type RootProof,
   type StoredPathInfo,
-} from "./stored-path-info.ts";
-export { Substituter, type SubstituterOptions, type UpgradeMode } from "./substituter.ts";
-export { type Signed, type Trust, TrustedKeys } from "./trusted-keys.ts";
-export type { UploadAccess } from "./upload-access.ts";
+} from "./path-infos/stored-path-info.ts";
+export {
+  BRIDGE_PRIORITY,
+  type BridgeServerOptions,
+  createBridgeServer,
+} from "./server/bridge-server.ts";
+export {
+  type CacheGrpcServerOptions,
+  createCacheGrpcServer,
+  listenGrpc,
+} from "./server/cache-grpc-server.ts";
+export {
+  type CacheServerOptions,
+  createCacheServer,
+  createReadOnlyCacheServer,
+  type ReadOnlyCacheServerOptions,
+  SERVE_PRIORITY,
+} from "./server/cache-server.ts";
+export { createHttpServer, type ListenAddress, listen } from "./server/http-server.ts";
+export type { UploadAccess } from "./server/upload-access.ts";
+export { BridgeMetrics, type NarWay } from "./substitution/bridge-metrics.ts";
+export { CastoreWays, type CastoreWaysOptions } from "./substitution/castore-ways.ts";
+export { type SubstitutedPath, substituteClosure } from "./substitution/closure-substitution.ts";
+export {
+  createStoreRootNodes,
+  type StoreRootNodes,
+  type StoreRootNodesOptions,
+} from "./substitution/store-root-nodes.ts";
+export {
+  Substituter,
+  type SubstituterOptions,
+  type UpgradeMode,
+} from "./substitution/substituter.ts";
+export { type AddressScope, addressScope } from "./upstream/address-scope.ts";
+export { admitUrl, parseCacheUrl, type UrlPolicy, type UrlPurpose } from "./upstream/admission.ts";
+export { type Clock, SYSTEM_CLOCK } from "./upstream/clock.ts";
+export {
+  type BasicCredentials,
+  createHttpClient,
+  type HttpClient,
+  type HttpClientOptions,
+  type HttpHooks,
+  type HttpRequest,
+} from "./upstream/http-client.ts";
+export { contentLength, type HttpResponse, readBody } from "./upstream/http-response.ts";
+export { openObjectStoreHttpClient } from "./upstream/object-store-http-client.ts";
+export { type DownloadOptions, download } from "./upstream/resumable-download.ts";
 export {
   createUpstream,
   type OpenNarOptions,
   type Upstream,
   type UpstreamGetOptions,
   type UpstreamOptions,
-} from "./upstream.ts";
-export type { RestEvent } from "./upstream-rest.ts";
+} from "./upstream/upstream.ts";
+export type { RestEvent } from "./upstream/upstream-rest.ts";
 export {
   createUpstreamSet,
   type FoundNarInfo,
   type NarInfoLookup,
   type UpstreamSet,
   type UpstreamSetOptions,
-} from "./upstream-set.ts";
+} from "./upstream/upstream-set.ts";

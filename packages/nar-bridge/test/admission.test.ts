@@ -1,6 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { addressScope, isWithinReach, literalScope } from "../src/address-scope.ts";
-import { admitUrl, parseCacheUrl, URL_CHARS_MAX, type UrlPurpose } from "../src/admission.ts";
+import { addressScope, isWithinReach, literalScope } from "../src/upstream/address-scope.ts";
+import {
+  admitUrl,
+  parseCacheUrl,
+  URL_CHARS_MAX,
+  type UrlPurpose,
+} from "../src/upstream/admission.ts";
 
 const base = parseCacheUrl("https://cache.example/sub");
 const policy = { base, upgradeOrigins: ["https://castore.example:8443/ignored", "nonsense"] };

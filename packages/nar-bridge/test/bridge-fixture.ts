@@ -2,23 +2,23 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type LocalStore, openLocalStore } from "@castore/castore";
-import type { UrlPolicy } from "../src/admission.ts";
-import { BridgeMetrics } from "../src/bridge-metrics.ts";
-import { createBridgeServer } from "../src/bridge-server.ts";
-import { CastoreWays } from "../src/castore-ways.ts";
-import { createHttpClient } from "../src/http-client.ts";
-import { listen } from "../src/http-server.ts";
+import { calculateNar } from "../src/nar/nar-render.ts";
+import { NIX_STORE_DIR } from "../src/nix/store-path.ts";
+import { TrustedKeys } from "../src/nix/trusted-keys.ts";
 import {
   createLocalPathInfoService,
   type LocalPathInfoService,
-} from "../src/local-path-info-service.ts";
-import type { DeliveryLimits } from "../src/nar-delivery.ts";
-import { calculateNar } from "../src/nar-render.ts";
-import { NIX_STORE_DIR } from "../src/store-path.ts";
-import { Substituter, type UpgradeMode } from "../src/substituter.ts";
-import { TrustedKeys } from "../src/trusted-keys.ts";
-import { createUpstream } from "../src/upstream.ts";
-import { createUpstreamSet } from "../src/upstream-set.ts";
+} from "../src/path-infos/local-path-info-service.ts";
+import { createBridgeServer } from "../src/server/bridge-server.ts";
+import { listen } from "../src/server/http-server.ts";
+import { BridgeMetrics } from "../src/substitution/bridge-metrics.ts";
+import { CastoreWays } from "../src/substitution/castore-ways.ts";
+import type { DeliveryLimits } from "../src/substitution/nar-delivery.ts";
+import { Substituter, type UpgradeMode } from "../src/substitution/substituter.ts";
+import type { UrlPolicy } from "../src/upstream/admission.ts";
+import { createHttpClient } from "../src/upstream/http-client.ts";
+import { createUpstream } from "../src/upstream/upstream.ts";
+import { createUpstreamSet } from "../src/upstream/upstream-set.ts";
 import { SECRET_KEY } from "./path-fixture.ts";
 
 export interface BridgeOptions {

@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from "vitest";
 import { StandInCache } from "../../../test/support/stand-in-cache.ts";
-import { storePathHash } from "../src/store-path.ts";
+import { storePathHash } from "../src/nix/store-path.ts";
 import { type Bridge, type BridgeOptions, startBridge } from "./bridge-fixture.ts";
 import { directory, file } from "./nar-fixture.ts";
 import {

@@ -5,8 +5,8 @@ import {
   formatCacheInfo,
   parseCacheInfo,
   parseUpgrade,
-} from "../src/cache-info.ts";
-import { NIX_STORE_DIR } from "../src/store-path.ts";
+} from "../src/nix/cache-info.ts";
+import { NIX_STORE_DIR } from "../src/nix/store-path.ts";
 import { vectors } from "./vectors.ts";
 
 describe("parseCacheInfo()", () => {

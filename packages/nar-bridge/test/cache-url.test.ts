@@ -8,9 +8,9 @@ import {
   parseNarFile,
   parseSnixNarUrl,
   parseStoreHashFile,
-} from "../src/cache-url.ts";
-import { narHashOf, nixHashBytes } from "../src/nix-hash.ts";
-import { parseStoreHash, storeHashBytes } from "../src/store-path.ts";
+} from "../src/nix/cache-url.ts";
+import { narHashOf, nixHashBytes } from "../src/nix/nix-hash.ts";
+import { parseStoreHash, storeHashBytes } from "../src/nix/store-path.ts";
 import { vectors } from "./vectors.ts";
 
 it.each(vectors.nar_str)("parseNarFile(%j) is %j", (text, expected) => {

@@ -1,11 +1,14 @@
 import { CastoreError } from "@castore/castore";
 import { describe, expect, test } from "vitest";
+import { storePathHash } from "../src/nix/store-path.ts";
 import {
   createCachedPathInfoService,
   createFirstPathInfoService,
-} from "../src/cached-path-info-service.ts";
-import { createMemoryPathInfoService, type PathInfoService } from "../src/path-info-service.ts";
-import { storePathHash } from "../src/store-path.ts";
+} from "../src/path-infos/cached-path-info-service.ts";
+import {
+  createMemoryPathInfoService,
+  type PathInfoService,
+} from "../src/path-infos/path-info-service.ts";
 import { describePathInfoService, samplePathInfo } from "./path-info-service-suite.ts";
 
 const close = async (): Promise<void> => {};

@@ -1,12 +1,12 @@
 import { digestOf } from "@castore/castore";
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { parseStoreHash } from "../src/nix/store-path.ts";
 import {
   type ClosureRecord,
   decodeClosureStream,
   encodeClosureStream,
-} from "../src/closure-stream.ts";
-import { parseStoreHash } from "../src/store-path.ts";
+} from "../src/path-infos/closure-stream.ts";
 
 const HASH = parseStoreHash("00bgd045z0d4icpbc2yyz4gx48ak44la");
 const RECORDS: readonly ClosureRecord[] = [

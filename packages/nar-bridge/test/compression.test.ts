@@ -8,7 +8,7 @@ import {
   compress,
   decompress,
   parseCompression,
-} from "../src/compression.ts";
+} from "../src/compression/compression.ts";
 
 /** Bytes that compress to about a half, with runs of all lengths among them. */
 function sample(length: number): Buffer {

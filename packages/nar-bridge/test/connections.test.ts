@@ -6,11 +6,11 @@ import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { StandInCache, type StandInCacheOptions } from "../../../test/support/stand-in-cache.ts";
 import { startStandInProxy } from "../../../test/support/stand-in-proxy.ts";
 import { createThrowAwayCertificate } from "../../../test/support/throw-away-certificate.ts";
-import { parseCacheUrl } from "../src/admission.ts";
-import { createHttpClient, type HttpClientOptions } from "../src/http-client.ts";
-import { readBody } from "../src/http-response.ts";
-import { netrcEntryFor, parseNetrc } from "../src/netrc.ts";
-import { proxyChoiceFrom } from "../src/proxy-settings.ts";
+import { netrcEntryFor, parseNetrc } from "../src/nix/netrc.ts";
+import { parseCacheUrl } from "../src/upstream/admission.ts";
+import { createHttpClient, type HttpClientOptions } from "../src/upstream/http-client.ts";
+import { readBody } from "../src/upstream/http-response.ts";
+import { proxyChoiceFrom } from "../src/upstream/proxy-settings.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "castore-connections-"));
 afterAll(() => rmSync(directory, { recursive: true }));

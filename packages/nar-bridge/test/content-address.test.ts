@@ -5,10 +5,10 @@ import {
   formatContentAddress,
   isContentAddressed,
   parseContentAddress,
-} from "../src/content-address.ts";
-import { parseNarInfo } from "../src/nar-info-text.ts";
-import { nixHashAlgorithm, nixHashBytes, nixHashOf, parseNixHash } from "../src/nix-hash.ts";
-import { NIX_STORE_DIR, parseAbsoluteStorePath, parseStorePath } from "../src/store-path.ts";
+} from "../src/nix/content-address.ts";
+import { parseNarInfo } from "../src/nix/nar-info-text.ts";
+import { nixHashAlgorithm, nixHashBytes, nixHashOf, parseNixHash } from "../src/nix/nix-hash.ts";
+import { NIX_STORE_DIR, parseAbsoluteStorePath, parseStorePath } from "../src/nix/store-path.ts";
 import { narInfoCorpus, vectors } from "./vectors.ts";
 
 const storeDir = NIX_STORE_DIR;

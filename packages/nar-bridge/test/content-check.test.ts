@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type ContentAddress, isContentAddressed } from "../src/content-address.ts";
-import { createContentCheck, SELF_REFERENCES_MAX } from "../src/content-check.ts";
-import { parseNarInfo } from "../src/nar-info-text.ts";
-import { parseNixHash } from "../src/nix-hash.ts";
-import { parseStorePath } from "../src/store-path.ts";
+import { createContentCheck, SELF_REFERENCES_MAX } from "../src/nar/content-check.ts";
+import { type ContentAddress, isContentAddressed } from "../src/nix/content-address.ts";
+import { parseNarInfo } from "../src/nix/nar-info-text.ts";
+import { parseNixHash } from "../src/nix/nix-hash.ts";
+import { parseStorePath } from "../src/nix/store-path.ts";
 import { vectors } from "./vectors.ts";
 
 /** What `nix store make-content-addressed` (Nix 2.8) made of a file that names its own path. */

@@ -1,7 +1,7 @@
 import { zstdCompress } from "@castore/castore";
 import { describe, expect, it } from "vitest";
 import { prose } from "../../../test/support/stand-in-closure.ts";
-import { COMPRESSOR_BACKLOG_BYTES, createCompressor } from "../src/dedup-compressor.ts";
+import { COMPRESSOR_BACKLOG_BYTES, createCompressor } from "../src/dedup/dedup-compressor.ts";
 
 /** In a buffer of its own, which the compressor takes over. */
 function proseOf(size: number, seed: string): Uint8Array<ArrayBuffer> {

@@ -7,8 +7,8 @@ import {
   prose,
   standInStorePath,
 } from "../../../test/support/stand-in-closure.ts";
-import { storePathHash } from "../src/store-path.ts";
-import { TrustedKeys } from "../src/trusted-keys.ts";
+import { storePathHash } from "../src/nix/store-path.ts";
+import { TrustedKeys } from "../src/nix/trusted-keys.ts";
 import { standIn, startSurvey } from "./dedup-fixture.ts";
 
 describe("politeness", () => {

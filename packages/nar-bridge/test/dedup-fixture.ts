@@ -4,10 +4,10 @@ import { join } from "node:path";
 import { afterEach } from "vitest";
 import { StandInCache } from "../../../test/support/stand-in-cache.ts";
 import { type StandInPath, standInStorePath } from "../../../test/support/stand-in-closure.ts";
-import { type SurveyOptions, surveyDedup } from "../src/dedup-survey.ts";
-import { createHttpClient } from "../src/http-client.ts";
-import { type StorePath, storePathHash } from "../src/store-path.ts";
-import { createUpstream } from "../src/upstream.ts";
+import { type SurveyOptions, surveyDedup } from "../src/dedup/dedup-survey.ts";
+import { type StorePath, storePathHash } from "../src/nix/store-path.ts";
+import { createHttpClient } from "../src/upstream/http-client.ts";
+import { createUpstream } from "../src/upstream/upstream.ts";
 
 /** What the surveys of tests compress at. */
 export const LEVELS = [1, 3];

@@ -1,6 +1,6 @@
 import { digestOf } from "@castore/castore";
 import { describe, expect, it } from "vitest";
-import { PartTable, partKeyOf } from "../src/dedup-part-table.ts";
+import { PartTable, partKeyOf } from "../src/dedup/dedup-part-table.ts";
 
 const keys = Array.from({ length: 5_000 }, (_, i) => partKeyOf(digestOf(Buffer.from(String(i)))));
 

@@ -8,9 +8,9 @@ import {
   prose,
   type StandInPath,
 } from "../../../test/support/stand-in-closure.ts";
-import { DEDUP_CUTS, type DedupCut } from "../src/dedup-cut.ts";
-import type { SurveyProgress } from "../src/dedup-survey.ts";
-import type { StorePath } from "../src/store-path.ts";
+import { DEDUP_CUTS, type DedupCut } from "../src/dedup/dedup-cut.ts";
+import type { SurveyProgress } from "../src/dedup/dedup-survey.ts";
+import type { StorePath } from "../src/nix/store-path.ts";
 import { LEVELS, standIn, startSurvey, temporaryFile } from "./dedup-fixture.ts";
 
 const knownParts = new Map<string, Promise<Map<string, Buffer>>>();

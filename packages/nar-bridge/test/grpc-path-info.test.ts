@@ -8,18 +8,21 @@ import {
 } from "@castore/castore";
 import protobuf from "protobufjs";
 import { afterEach, describe, expect, test } from "vitest";
-import { createPathInfoGrpcService } from "../src/grpc-path-info-handlers.ts";
+import { parseStoreHash, storeHashBytes, storePathHash } from "../src/nix/store-path.ts";
+import { createPathInfoGrpcService } from "../src/path-infos/grpc-path-info-handlers.ts";
 import {
   calculateNarMethod,
   pathInfoGetMethod,
   pathInfoListMethod,
   pathInfoPutMethod,
-} from "../src/grpc-path-info-methods.ts";
-import { createGrpcPathInfoService } from "../src/grpc-path-info-service.ts";
-import type { NarSummary } from "../src/local-path-info-service.ts";
-import { decodePathInfo, encodePathInfo } from "../src/path-info-codec.ts";
-import { createMemoryPathInfoService, type PathInfoService } from "../src/path-info-service.ts";
-import { parseStoreHash, storeHashBytes, storePathHash } from "../src/store-path.ts";
+} from "../src/path-infos/grpc-path-info-methods.ts";
+import { createGrpcPathInfoService } from "../src/path-infos/grpc-path-info-service.ts";
+import type { NarSummary } from "../src/path-infos/local-path-info-service.ts";
+import { decodePathInfo, encodePathInfo } from "../src/path-infos/path-info-codec.ts";
+import {
+  createMemoryPathInfoService,
+  type PathInfoService,
+} from "../src/path-infos/path-info-service.ts";
 import { describePathInfoService, samplePathInfo } from "./path-info-service-suite.ts";
 
 const closers: (() => Promise<void>)[] = [];

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { HOLD_BUDGET_BYTES, HoldBudget } from "../src/hold-budget.ts";
-import { HOLD_BYTES_MAX } from "../src/nar-delivery.ts";
+import { HOLD_BUDGET_BYTES, HoldBudget } from "../src/substitution/hold-budget.ts";
+import { HOLD_BYTES_MAX } from "../src/substitution/nar-delivery.ts";
 
 test("NARs are held back until the budget is spent, and again when some is released", () => {
   const budget = new HoldBudget();

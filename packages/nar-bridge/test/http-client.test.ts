@@ -6,9 +6,13 @@ import { brotliCompressSync, gzipSync } from "node:zlib";
 import { zstdCompress } from "@castore/castore";
 import { afterEach, describe, expect, it } from "vitest";
 import { StandInCache, type StandInCacheOptions } from "../../../test/support/stand-in-cache.ts";
-import { parseCacheUrl } from "../src/admission.ts";
-import { createHttpClient, type HttpClient, type HttpClientOptions } from "../src/http-client.ts";
-import { readBody } from "../src/http-response.ts";
+import { parseCacheUrl } from "../src/upstream/admission.ts";
+import {
+  createHttpClient,
+  type HttpClient,
+  type HttpClientOptions,
+} from "../src/upstream/http-client.ts";
+import { readBody } from "../src/upstream/http-response.ts";
 
 const open: AsyncDisposable[] = [];
 afterEach(async () => {

@@ -3,12 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Node, openLocalStore, parseDigest, parseEntryText } from "@castore/castore";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createLocalPathInfoService } from "../src/local-path-info-service.ts";
-import { narHashOf } from "../src/nix-hash.ts";
-import type { PathInfo } from "../src/path-info.ts";
-import { RootSigningKey, TrustedRootKeys } from "../src/signed-root.ts";
-import { storePathHash } from "../src/store-path.ts";
-import { decodeStoredPathInfo, encodeStoredPathInfo } from "../src/stored-path-info.ts";
+import { narHashOf } from "../src/nix/nix-hash.ts";
+import { RootSigningKey, TrustedRootKeys } from "../src/nix/signed-root.ts";
+import { storePathHash } from "../src/nix/store-path.ts";
+import { createLocalPathInfoService } from "../src/path-infos/local-path-info-service.ts";
+import type { PathInfo } from "../src/path-infos/path-info.ts";
+import { decodeStoredPathInfo, encodeStoredPathInfo } from "../src/path-infos/stored-path-info.ts";
 import { describePathInfoService, samplePathInfo } from "./path-info-service-suite.ts";
 import { vectors } from "./vectors.ts";
 

@@ -1,4 +1,4 @@
-import { createMemoryPathInfoService } from "../src/path-info-service.ts";
+import { createMemoryPathInfoService } from "../src/path-infos/path-info-service.ts";
 import { describePathInfoService } from "./path-info-service-suite.ts";
 
 describePathInfoService("memory", async () => ({

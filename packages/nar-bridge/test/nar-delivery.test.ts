@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { expect, test } from "vitest";
-import { deliverNar, type NarSource, TAIL_BYTES } from "../src/nar-delivery.ts";
-import { narHashOf } from "../src/nix-hash.ts";
+import { narHashOf } from "../src/nix/nix-hash.ts";
+import { deliverNar, type NarSource, TAIL_BYTES } from "../src/substitution/nar-delivery.ts";
 
 const NAR = randomBytes(300_000);
 const EXPECTED = {

@@ -10,8 +10,8 @@ import {
   parseSymlinkTarget,
 } from "@castore/castore";
 import fc from "fast-check";
-import type { NarServices } from "../src/nar-layout.ts";
-import { createNarReader } from "../src/nar-reader.ts";
+import type { NarServices } from "../src/nar/nar-layout.ts";
+import { createNarReader } from "../src/nar/nar-reader.ts";
 
 /** A tree as plain values; names and targets are in latin1. */
 export type Tree =

@@ -1,17 +1,17 @@
 import { isCastoreError } from "@castore/castore";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { acceptedFingerprints, formatFingerprint } from "../src/fingerprint.ts";
-import { narInfoServedAt } from "../src/nar-info.ts";
+import { acceptedFingerprints, formatFingerprint } from "../src/nix/fingerprint.ts";
+import { narInfoServedAt } from "../src/nix/nar-info.ts";
 import {
   decodeNarInfo,
   formatNarInfo,
   NAR_INFO_BYTES_MAX,
   NAR_INFO_SIGNATURES_MAX,
   parseNarInfo,
-} from "../src/nar-info-text.ts";
-import { nixHashBytes } from "../src/nix-hash.ts";
-import { parseStoreDir } from "../src/store-path.ts";
+} from "../src/nix/nar-info-text.ts";
+import { nixHashBytes } from "../src/nix/nix-hash.ts";
+import { parseStoreDir } from "../src/nix/store-path.ts";
 import { narInfoCorpus, vectors } from "./vectors.ts";
 
 const QUIRKS: { readonly [flag: string]: string } = {

@@ -13,10 +13,10 @@ import {
   INGEST_PUTS_MAX,
   INGEST_SMALL_FILE_BYTES_MAX,
   ingestNar,
-} from "../src/nar-ingest.ts";
-import type { NarServices } from "../src/nar-layout.ts";
-import { createNarListingBuilder, formatNarListing } from "../src/nar-listing.ts";
-import { renderNar } from "../src/nar-render.ts";
+} from "../src/nar/nar-ingest.ts";
+import type { NarServices } from "../src/nar/nar-layout.ts";
+import { createNarListingBuilder, formatNarListing } from "../src/nar/nar-listing.ts";
+import { renderNar } from "../src/nar/nar-render.ts";
 import {
   cutAt,
   directory,

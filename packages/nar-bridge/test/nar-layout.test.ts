@@ -13,9 +13,9 @@ import {
 } from "@castore/castore";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { createNarLayout, NAR_LITERAL_BYTES_MAX } from "../src/nar-layout.ts";
-import { formatNarListing } from "../src/nar-listing.ts";
-import { calculateNar, narSizeOf, renderNar } from "../src/nar-render.ts";
+import { createNarLayout, NAR_LITERAL_BYTES_MAX } from "../src/nar/nar-layout.ts";
+import { formatNarListing } from "../src/nar/nar-listing.ts";
+import { calculateNar, narSizeOf, renderNar } from "../src/nar/nar-render.ts";
 import {
   directory,
   encodeNar,

@@ -1,9 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { createNarLayout } from "../src/nar-layout.ts";
-import { createNarListingBuilder, formatNarListing, parseNarListing } from "../src/nar-listing.ts";
-import { createNarReader } from "../src/nar-reader.ts";
-import { NAR_DEPTH_MAX } from "../src/nar-token.ts";
+import { createNarLayout } from "../src/nar/nar-layout.ts";
+import {
+  createNarListingBuilder,
+  formatNarListing,
+  parseNarListing,
+} from "../src/nar/nar-listing.ts";
+import { createNarReader } from "../src/nar/nar-reader.ts";
+import { NAR_DEPTH_MAX } from "../src/nar/nar-token.ts";
 import { directory, encodeNar, file, memoryServices, storeTree, type Tree } from "./nar-fixture.ts";
 import { vectors } from "./vectors.ts";
 

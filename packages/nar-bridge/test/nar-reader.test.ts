@@ -1,8 +1,8 @@
 import { isCastoreError } from "@castore/castore";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { createNarReader } from "../src/nar-reader.ts";
-import { NAR_DEPTH_MAX } from "../src/nar-token.ts";
+import { createNarReader } from "../src/nar/nar-reader.ts";
+import { NAR_DEPTH_MAX } from "../src/nar/nar-token.ts";
 import {
   cutAt,
   directory,

@@ -1,7 +1,7 @@
 import { isCastoreError } from "@castore/castore";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { NETRC_LENGTH_MAX, netrcEntryFor, parseNetrc } from "../src/netrc.ts";
+import { NETRC_LENGTH_MAX, netrcEntryFor, parseNetrc } from "../src/nix/netrc.ts";
 
 const FILE = `# a comment
 machine cache.example.com

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { NIX_CONFIG_FILES_MAX, readNixConfig } from "../src/nix-config.ts";
+import { NIX_CONFIG_FILES_MAX, readNixConfig } from "../src/nix/nix-config.ts";
 
 const DEFAULTS = {
   substituters: ["https://cache.nixos.org/"],

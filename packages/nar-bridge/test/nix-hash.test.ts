@@ -8,7 +8,7 @@ import {
   nixHashDigits,
   parseNarHash,
   parseNixHash,
-} from "../src/nix-hash.ts";
+} from "../src/nix/nix-hash.ts";
 import { vectors } from "./vectors.ts";
 
 const { sha1_hex, forms, md5_hex, md5_forms } = vectors.nixhash_examples;

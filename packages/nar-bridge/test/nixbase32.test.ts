@@ -6,7 +6,7 @@ import {
   encodeNixbase32,
   NIXBASE32_ALPHABET,
   nixbase32Length,
-} from "../src/nixbase32.ts";
+} from "../src/nix/nixbase32.ts";
 import { vectors } from "./vectors.ts";
 
 const { alphabet, pairs, invalid, decode_len, encode_len } = vectors.nixbase32;

@@ -2,10 +2,10 @@ import { createHash } from "node:crypto";
 import { type ObjectStore, openS3ObjectStore } from "@castore/castore";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type S3Server, startS3Server } from "../../../test/support/s3-server.ts";
-import { createHttpClient, type HttpClient } from "../src/http-client.ts";
-import { openObjectStoreHttpClient } from "../src/object-store-http-client.ts";
-import { parseStoreHash } from "../src/store-path.ts";
-import { createUpstream } from "../src/upstream.ts";
+import { parseStoreHash } from "../src/nix/store-path.ts";
+import { createHttpClient, type HttpClient } from "../src/upstream/http-client.ts";
+import { openObjectStoreHttpClient } from "../src/upstream/object-store-http-client.ts";
+import { createUpstream } from "../src/upstream/upstream.ts";
 
 const HASH = "0".repeat(32);
 const LARGE = Buffer.alloc(9_000_000, "large");

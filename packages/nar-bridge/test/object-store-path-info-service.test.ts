@@ -9,9 +9,9 @@ import {
 } from "@castore/castore";
 import { expect, test } from "vitest";
 import { startS3Server } from "../../../test/support/s3-server.ts";
-import { createObjectStorePathInfoService } from "../src/object-store-path-info-service.ts";
-import { encodeSignedPathInfo } from "../src/path-info-codec.ts";
-import { storePathHash } from "../src/store-path.ts";
+import { storePathHash } from "../src/nix/store-path.ts";
+import { createObjectStorePathInfoService } from "../src/path-infos/object-store-path-info-service.ts";
+import { encodeSignedPathInfo } from "../src/path-infos/path-info-codec.ts";
 import { describePathInfoService, samplePathInfo } from "./path-info-service-suite.ts";
 
 describePathInfoService("object store (memory)", async () => ({

@@ -1,15 +1,20 @@
 import { spawnSync } from "node:child_process";
 import { createHash, generateKeyPairSync } from "node:crypto";
 import type { StandInCache } from "../../../test/support/stand-in-cache.ts";
-import { type Compression, compress } from "../src/compression.ts";
-import { type ContentAddress, contentAddressedPath } from "../src/content-address.ts";
-import { SecretKey } from "../src/ed25519-key.ts";
-import { formatFingerprint } from "../src/fingerprint.ts";
-import type { NarInfo } from "../src/nar-info.ts";
-import { formatNarInfo } from "../src/nar-info-text.ts";
-import { narHashOf, nixHashDigits, nixHashOf } from "../src/nix-hash.ts";
-import { signFingerprint } from "../src/signature.ts";
-import { NIX_STORE_DIR, type StorePath, storePathHash, storePathOf } from "../src/store-path.ts";
+import { type Compression, compress } from "../src/compression/compression.ts";
+import { type ContentAddress, contentAddressedPath } from "../src/nix/content-address.ts";
+import { SecretKey } from "../src/nix/ed25519-key.ts";
+import { formatFingerprint } from "../src/nix/fingerprint.ts";
+import type { NarInfo } from "../src/nix/nar-info.ts";
+import { formatNarInfo } from "../src/nix/nar-info-text.ts";
+import { narHashOf, nixHashDigits, nixHashOf } from "../src/nix/nix-hash.ts";
+import { signFingerprint } from "../src/nix/signature.ts";
+import {
+  NIX_STORE_DIR,
+  type StorePath,
+  storePathHash,
+  storePathOf,
+} from "../src/nix/store-path.ts";
 import { encodeNar, gather, type Tree } from "./nar-fixture.ts";
 
 export const SECRET_KEY = generateSecretKey("test-1");

@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { parseContentAddress } from "../src/content-address.ts";
-import type { PathInfo } from "../src/path-info.ts";
-import { decodePathInfo } from "../src/path-info-codec.ts";
-import type { PathInfoService } from "../src/path-info-service.ts";
-import { parseSignature } from "../src/signature.ts";
-import { parseRootSignature } from "../src/signed-root.ts";
-import { parseStoreHash, parseStorePath, storePathHash } from "../src/store-path.ts";
+import { parseContentAddress } from "../src/nix/content-address.ts";
+import { parseSignature } from "../src/nix/signature.ts";
+import { parseRootSignature } from "../src/nix/signed-root.ts";
+import { parseStoreHash, parseStorePath, storePathHash } from "../src/nix/store-path.ts";
+import type { PathInfo } from "../src/path-infos/path-info.ts";
+import { decodePathInfo } from "../src/path-infos/path-info-codec.ts";
+import type { PathInfoService } from "../src/path-infos/path-info-service.ts";
 import { vectors } from "./vectors.ts";
 
 export interface PathInfoServiceFixture {

@@ -2,8 +2,11 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { openPathInfoService, parsePathInfoServiceUrl } from "../src/path-info-service-url.ts";
-import { storePathHash } from "../src/store-path.ts";
+import { storePathHash } from "../src/nix/store-path.ts";
+import {
+  openPathInfoService,
+  parsePathInfoServiceUrl,
+} from "../src/path-infos/path-info-service-url.ts";
 import { samplePathInfo } from "./path-info-service-suite.ts";
 import { vectors } from "./vectors.ts";
 

@@ -8,22 +8,22 @@ import {
 } from "@castore/castore";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { SecretKey } from "../src/ed25519-key.ts";
-import { formatFingerprint } from "../src/fingerprint.ts";
-import { narInfoServedAt } from "../src/nar-info.ts";
-import { formatNarInfo, parseNarInfo } from "../src/nar-info-text.ts";
-import { nixHashBytes, nixHashOf } from "../src/nix-hash.ts";
-import { narInfoOf, type PathInfo, pathInfoOf } from "../src/path-info.ts";
+import { SecretKey } from "../src/nix/ed25519-key.ts";
+import { formatFingerprint } from "../src/nix/fingerprint.ts";
+import { narInfoServedAt } from "../src/nix/nar-info.ts";
+import { formatNarInfo, parseNarInfo } from "../src/nix/nar-info-text.ts";
+import { nixHashBytes, nixHashOf } from "../src/nix/nix-hash.ts";
+import { signFingerprint } from "../src/nix/signature.ts";
+import { RootSigningKey } from "../src/nix/signed-root.ts";
+import { parseStoreDir, storeHashBytes, storePathHash } from "../src/nix/store-path.ts";
+import { narInfoOf, type PathInfo, pathInfoOf } from "../src/path-infos/path-info.ts";
 import {
   decodePathInfo,
   decodeSignedPathInfo,
   encodePathInfo,
   encodeSignedPathInfo,
   PATH_INFO_BYTES_MAX,
-} from "../src/path-info-codec.ts";
-import { signFingerprint } from "../src/signature.ts";
-import { RootSigningKey } from "../src/signed-root.ts";
-import { parseStoreDir, storeHashBytes, storePathHash } from "../src/store-path.ts";
+} from "../src/path-infos/path-info-codec.ts";
 import { narInfoCorpus, vectors } from "./vectors.ts";
 
 const node = parseEntryText("GhoSGC9uaXgvc3RvcmUvc29tZXdoZXJlZWxzZQ");

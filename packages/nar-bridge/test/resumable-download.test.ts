@@ -4,14 +4,14 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { CacheFault } from "../../../test/support/cache-fault.ts";
 import { ManualClock } from "../../../test/support/manual-clock.ts";
 import { StandInCache, type StandInObject } from "../../../test/support/stand-in-cache.ts";
-import { parseCacheUrl } from "../src/admission.ts";
-import { createHttpClient } from "../src/http-client.ts";
+import { parseCacheUrl } from "../src/upstream/admission.ts";
+import { createHttpClient } from "../src/upstream/http-client.ts";
 import {
   DOWNLOAD_RETRIES_MAX,
   type DownloadOptions,
   download,
   RETRY_DELAY_MS,
-} from "../src/resumable-download.ts";
+} from "../src/upstream/resumable-download.ts";
 
 const body = Buffer.alloc(300_000, "0123456789abcdef!");
 const open: AsyncDisposable[] = [];

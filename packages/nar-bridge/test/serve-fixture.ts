@@ -2,17 +2,17 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type LocalStore, openLocalStore } from "@castore/castore";
-import { createCacheServer } from "../src/cache-server.ts";
-import type { SecretKey } from "../src/ed25519-key.ts";
-import { listen } from "../src/http-server.ts";
+import { calculateNar } from "../src/nar/nar-render.ts";
+import type { SecretKey } from "../src/nix/ed25519-key.ts";
+import { NIX_STORE_DIR } from "../src/nix/store-path.ts";
 import {
   createLocalPathInfoService,
   type LocalPathInfoService,
-} from "../src/local-path-info-service.ts";
-import { calculateNar } from "../src/nar-render.ts";
-import { RecipeStore } from "../src/recipe-store.ts";
-import { NIX_STORE_DIR } from "../src/store-path.ts";
-import type { UploadAccess } from "../src/upload-access.ts";
+} from "../src/path-infos/local-path-info-service.ts";
+import { RecipeStore } from "../src/path-infos/recipe-store.ts";
+import { createCacheServer } from "../src/server/cache-server.ts";
+import { listen } from "../src/server/http-server.ts";
+import type { UploadAccess } from "../src/server/upload-access.ts";
 import { narInfoPath, type TestPath } from "./path-fixture.ts";
 import { type RawAnswer, raw } from "./raw-client.ts";
 

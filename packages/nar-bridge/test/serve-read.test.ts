@@ -10,9 +10,9 @@ import {
   zstdDecompress,
 } from "@castore/castore";
 import { afterEach, expect, test } from "vitest";
-import { decodeClosureStream } from "../src/closure-stream.ts";
-import { FETCH_ANSWER_BYTES_MAX } from "../src/fetch-source.ts";
-import { parseNarInfo } from "../src/nar-info-text.ts";
+import { parseNarInfo } from "../src/nix/nar-info-text.ts";
+import { decodeClosureStream } from "../src/path-infos/closure-stream.ts";
+import { FETCH_ANSWER_BYTES_MAX } from "../src/substitution/fetch-source.ts";
 import { directory, file, gather } from "./nar-fixture.ts";
 import { makePath, narInfoPath, type TestPath } from "./path-fixture.ts";
 import { raw } from "./raw-client.ts";

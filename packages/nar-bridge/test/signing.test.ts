@@ -1,8 +1,8 @@
 import { parseEntryText } from "@castore/castore";
 import { describe, expect, it } from "vitest";
-import { PublicKey, SecretKey } from "../src/ed25519-key.ts";
-import { formatFingerprint } from "../src/fingerprint.ts";
-import { parseNarInfo } from "../src/nar-info-text.ts";
+import { PublicKey, SecretKey } from "../src/nix/ed25519-key.ts";
+import { formatFingerprint } from "../src/nix/fingerprint.ts";
+import { parseNarInfo } from "../src/nix/nar-info-text.ts";
 import {
   parseSignature,
   signatureBytes,
@@ -10,9 +10,9 @@ import {
   signatureOf,
   signFingerprint,
   verifySignature,
-} from "../src/signature.ts";
-import { formatRootFingerprint, RootSigningKey, TrustedRootKeys } from "../src/signed-root.ts";
-import { TrustedKeys } from "../src/trusted-keys.ts";
+} from "../src/nix/signature.ts";
+import { formatRootFingerprint, RootSigningKey, TrustedRootKeys } from "../src/nix/signed-root.ts";
+import { TrustedKeys } from "../src/nix/trusted-keys.ts";
 import { CACHE_NIXOS_ORG_KEY, narInfoCorpus, vectors } from "./vectors.ts";
 
 const INVALID = expect.objectContaining({ code: "INVALID" });

@@ -15,7 +15,7 @@ import {
   storePathHash,
   storePathName,
   storePathOf,
-} from "../src/store-path.ts";
+} from "../src/nix/store-path.ts";
 import { vectors } from "./vectors.ts";
 
 const { ok, bad, sorted_order, from_absolute_path_full } = vectors.store_paths;

@@ -3,11 +3,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { directoryOf, EMPTY_DIGEST, openLocalStore, type PathComponent } from "@castore/castore";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createLocalPathInfoService } from "../src/local-path-info-service.ts";
-import type { PathInfo } from "../src/path-info.ts";
-import { narInfoOf } from "../src/path-info.ts";
-import { type StoreHash, storePathHash } from "../src/store-path.ts";
-import { createStoreRootNodes, type StoreRootNodesOptions } from "../src/store-root-nodes.ts";
+import { type StoreHash, storePathHash } from "../src/nix/store-path.ts";
+import { createLocalPathInfoService } from "../src/path-infos/local-path-info-service.ts";
+import type { PathInfo } from "../src/path-infos/path-info.ts";
+import { narInfoOf } from "../src/path-infos/path-info.ts";
+import {
+  createStoreRootNodes,
+  type StoreRootNodesOptions,
+} from "../src/substitution/store-root-nodes.ts";
 import { samplePathInfo } from "./path-info-service-suite.ts";
 
 let root = "";

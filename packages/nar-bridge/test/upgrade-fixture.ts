@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { StandInCache } from "../../../test/support/stand-in-cache.ts";
-import { type StorePath, storePathHash, storePathOf } from "../src/store-path.ts";
+import { type StorePath, storePathHash, storePathOf } from "../src/nix/store-path.ts";
 import { type Bridge, type BridgeOptions, startBridge } from "./bridge-fixture.ts";
 import { directory, file, type Tree } from "./nar-fixture.ts";
 import { makePath, publish, type TestPath } from "./path-fixture.ts";

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect, test } from "vitest";
-import { type UploadAccess, uploadRefusal } from "../src/upload-access.ts";
+import { type UploadAccess, uploadRefusal } from "../src/server/upload-access.ts";
 
 /** What a server on loopback decides of a request with that Authorization. */
 async function refusal(access: UploadAccess, authorization?: string): Promise<number | undefined> {

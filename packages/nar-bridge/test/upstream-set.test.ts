@@ -1,11 +1,11 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { ManualClock } from "../../../test/support/manual-clock.ts";
 import { StandInCache } from "../../../test/support/stand-in-cache.ts";
-import { createHttpClient } from "../src/http-client.ts";
-import { readBody } from "../src/http-response.ts";
-import { parseStoreHash } from "../src/store-path.ts";
-import { createUpstream, LOOKUP_TIMEOUT_MS } from "../src/upstream.ts";
-import type { RestEvent } from "../src/upstream-rest.ts";
+import { parseStoreHash } from "../src/nix/store-path.ts";
+import { createHttpClient } from "../src/upstream/http-client.ts";
+import { readBody } from "../src/upstream/http-response.ts";
+import { createUpstream, LOOKUP_TIMEOUT_MS } from "../src/upstream/upstream.ts";
+import type { RestEvent } from "../src/upstream/upstream-rest.ts";
 import {
   createUpstreamSet,
   HEDGE_MS,
@@ -13,7 +13,7 @@ import {
   NAR_INFO_TTL_MS,
   SECOND_TRY_MS,
   type UpstreamSetOptions,
-} from "../src/upstream-set.ts";
+} from "../src/upstream/upstream-set.ts";
 
 const HASH = "0123456789abcdfghijklmnpqrsvwxyz";
 const storeHash = parseStoreHash(HASH);

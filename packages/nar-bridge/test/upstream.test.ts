@@ -5,10 +5,10 @@ import { pathToFileURL } from "node:url";
 import { afterEach, describe, expect, it } from "vitest";
 import { ManualClock } from "../../../test/support/manual-clock.ts";
 import { StandInCache, type StandInCacheOptions } from "../../../test/support/stand-in-cache.ts";
-import { createHttpClient } from "../src/http-client.ts";
-import { readBody } from "../src/http-response.ts";
-import { parseStoreHash } from "../src/store-path.ts";
-import { CACHE_INFO_TTL_MS, createUpstream } from "../src/upstream.ts";
+import { parseStoreHash } from "../src/nix/store-path.ts";
+import { createHttpClient } from "../src/upstream/http-client.ts";
+import { readBody } from "../src/upstream/http-response.ts";
+import { CACHE_INFO_TTL_MS, createUpstream } from "../src/upstream/upstream.ts";
 
 const storeHash = parseStoreHash("0123456789abcdfghijklmnpqrsvwxyz");
 const open: AsyncDisposable[] = [];

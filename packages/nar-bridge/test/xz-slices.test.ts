@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { sliceXz } from "../src/xz-slices.ts";
+import { sliceXz } from "../src/compression/xz-slices.ts";
 
 function xz(args: readonly string[], input: Buffer): Buffer {
   const result = spawnSync("xz", ["-c", "-1", ...args], { input, maxBuffer: 1 << 28 });

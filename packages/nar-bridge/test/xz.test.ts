@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { decodeWithLzmaNative, decodeXz } from "../src/xz.ts";
+import { decodeWithLzmaNative, decodeXz } from "../src/compression/xz.ts";
 
 const contents = Buffer.concat([randomBytes(200_000), Buffer.alloc(3_000_000, "ab")]);
 const xz = (...args: string[]) =>

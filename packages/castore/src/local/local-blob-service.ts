@@ -1,0 +1,221 @@
+import { stat } from "node:fs/promises";
+import { CastoreError } from "../castore-error.ts";
+import { type Digest, digestBytes, digestOf } from "../model/digest.ts";
+import { type BlobAnalysis, createBlobAnalyzer } from "../recipes/blob-analyzer.ts";
+import type { NormalForm } from "../recipes/normal-form.ts";
+import type {
+  BlobReader,
+  BlobService,
+  ChunkMeta,
+  PutBlobOptions,
+} from "../services/blob-service.ts";
+import { createBytesReader } from "../services/memory-blob-service.ts";
+import type { ByteSource, CallOptions } from "../streams/byte-source.ts";
+import { cancellable } from "../streams/cancellable.ts";
+import {
+  type BlobRow,
+  decodeBlobRow,
+  encodeFileBlob,
+  encodeInlineBlob,
+  INLINE_BYTES_MAX,
+} from "./blob-row.ts";
+import { chunkRowsOf, plainChunks } from "./chunk-rows.ts";
+import { openBlobFile } from "./local-blob-reader.ts";
+import type { OpenStore } from "./open-store.ts";
+import { peekRow } from "./store-index.ts";
+import { createTemporaryFile, type TemporaryFile } from "./temporary-file.ts";
+
+/** What a put holds in memory before it goes to the disk, at most. */
+const GATHER_BYTES = 1 << 18;
+
+/** The blobs of `store`; `put` indexes the chunks of the normal form `form`. */
+export function createLocalBlobService(store: OpenStore, form: NormalForm): BlobService {
+  return new LocalBlobService(store, form);
+}
+
+class LocalBlobService implements BlobService {
+  readonly #store: OpenStore;
+  readonly #form: NormalForm;
+
+  constructor(store: OpenStore, form: NormalForm) {
+    this.#store = store;
+    this.#form = form;
+  }
+
+  async has(digest: Digest, { signal }: CallOptions = {}): Promise<boolean> {
+    signal?.throwIfAborted();
+    return this.#store.sees("blobs", digest);
+  }
+
+  async open(digest: Digest, { signal }: CallOptions = {}): Promise<BlobReader | undefined> {
+    signal?.throwIfAborted();
+    const row = readBlobRow(this.#store, digest);
+    if (row === undefined || !(await this.#store.sees("blobs", digest))) return undefined;
+    if (row.inline !== undefined) return createBytesReader(digest, soundInline(digest, row.inline));
+    return openBlobFile(this.#store.layout.blob(digest), digest, row.size);
+  }
+
+  async chunks(
+    digest: Digest,
+    { signal }: CallOptions = {},
+  ): Promise<readonly ChunkMeta[] | undefined> {
+    signal?.throwIfAborted();
+    if (!(await this.#store.sees("blobs", digest))) return undefined;
+    return plainChunks(this.#store.index, digest);
+  }
+
+  async put(source: ByteSource, options: PutBlobOptions = {}): Promise<ChunkMeta> {
+    this.#store.checkWritable();
+    options.signal?.throwIfAborted();
+    using _lease = this.#store.leases.hold();
+    const spool = new Spool(this.#store, options.expect);
+    try {
+      const analyzer = createBlobAnalyzer(this.#form);
+      for await (const piece of cancellable(source, options.signal)) {
+        analyzer.push(piece);
+        await spool.push(piece);
+      }
+      const analysis = analyzer.finish();
+      const { digest, size } = analysis;
+      const { expect } = options;
+      if (expect !== undefined && digest !== expect) {
+        throw new CastoreError("CORRUPT", `blob ${expect}: the bytes have digest ${digest}`);
+      }
+      // From here on it is soon done: a signal does not leave it half done.
+      options.signal?.throwIfAborted();
+      await this.#keep(spool, analysis);
+      return { digest, size };
+    } finally {
+      await spool.discard();
+    }
+  }
+
+  async #keep(spool: Spool, analysis: BlobAnalysis): Promise<void> {
+    const { digest, size } = analysis;
+    const chunks = chunkRowsOf(analysis);
+    const key = digestBytes(digest);
+    if (size <= INLINE_BYTES_MAX) {
+      const row = encodeInlineBlob(spool.gathered());
+      await this.#store.write({ type: "blob", digest: key, row, size, chunks });
+      return;
+    }
+    const again = { type: "see", rows: "blobs", digest: key, chunks } as const;
+    if ((await isSound(this.#store, digest)) && (await this.#store.write(again))) return;
+    await spool.moveTo(digest);
+    const row = encodeFileBlob(size);
+    await this.#store.write({ type: "blob", digest: key, row, size, chunks });
+  }
+}
+
+/**
+ * The normal form `form` of a stored blob; its chunks are found in the index from then on.
+ * Undefined where the blob is absent. Rejects CORRUPT where its bytes are not its digest's.
+ */
+export async function analyzeLocalBlob(
+  store: OpenStore,
+  form: NormalForm,
+  digest: Digest,
+  options: CallOptions = {},
+): Promise<BlobAnalysis | undefined> {
+  const reader = await createLocalBlobService(store, form).open(digest, options);
+  if (reader === undefined) return undefined;
+  const analyzer = createBlobAnalyzer(form);
+  const gathered: Uint8Array[] = [];
+  try {
+    for await (const piece of reader.stream(0, undefined, options)) {
+      analyzer.push(piece);
+      if (reader.size <= INLINE_BYTES_MAX) gathered.push(piece);
+    }
+  } finally {
+    await reader.close();
+  }
+  const analysis = analyzer.finish();
+  if (analysis.digest !== digest) {
+    throw new CastoreError("CORRUPT", `blob ${digest}: the bytes have digest ${analysis.digest}`);
+  }
+  const chunks = chunkRowsOf(analysis);
+  if (chunks !== undefined) {
+    const { size } = analysis;
+    const isInline = size <= INLINE_BYTES_MAX;
+    const row = isInline ? encodeInlineBlob(Buffer.concat(gathered)) : encodeFileBlob(size);
+    await store.write({ type: "blob", digest: digestBytes(digest), row, size, chunks });
+  }
+  return analysis;
+}
+
+/** Whether the blob's file is there, and saved from a collection that is under way. */
+async function isSound(store: OpenStore, digest: Digest): Promise<boolean> {
+  const row = readBlobRow(store, digest);
+  if (row === undefined || !(await store.sees("blobs", digest))) return false;
+  const found = await stat(store.layout.blob(digest)).catch(() => undefined);
+  return found?.isFile() === true && found.size === row.size;
+}
+
+/** Unlike a file, a row is small enough to be verified whenever it is read. */
+function soundInline(digest: Digest, bytes: Uint8Array): Uint8Array {
+  const found = digestOf(bytes);
+  if (found === digest) return bytes;
+  throw new CastoreError("CORRUPT", `blob ${digest}: the stored bytes have digest ${found}`);
+}
+
+export function readBlobRow(store: OpenStore, digest: Digest): BlobRow | undefined {
+  const row = peekRow(store.index.rows.blobs, digestBytes(digest));
+  return row === undefined ? undefined : decodeBlobRow(row, digest);
+}
+
+/** The bytes of a put on their way: in memory while they are few, then in a temporary file. */
+class Spool {
+  readonly #store: OpenStore;
+  readonly #expect: Digest | undefined;
+  #pieces: Uint8Array[] = [];
+  #gathered = 0;
+  #file: TemporaryFile | undefined;
+  #dropped = false;
+  #flushing: Promise<void> = Promise.resolve();
+
+  constructor(store: OpenStore, expect: Digest | undefined) {
+    this.#store = store;
+    this.#expect = expect;
+  }
+
+  async push(piece: Uint8Array): Promise<void> {
+    this.#pieces.push(piece);
+    this.#gathered += piece.byteLength;
+    if (this.#gathered < GATHER_BYTES) return;
+    // One write goes on while the next pieces come and are hashed.
+    await this.#flushing;
+    this.#flushing = this.#flush();
+    this.#flushing.catch(() => {});
+  }
+
+  gathered(): Uint8Array {
+    return Buffer.concat(this.#pieces, this.#gathered);
+  }
+
+  async moveTo(digest: Digest): Promise<void> {
+    await this.#flushing;
+    await this.#flush();
+    if (this.#file === undefined) {
+      throw new CastoreError("UNAVAILABLE", `blob ${digest}: it vanished while it was put again`);
+    }
+    await this.#file.moveTo(digest);
+  }
+
+  async discard(): Promise<void> {
+    await this.#flushing.catch(() => {});
+    this.#pieces = [];
+    await this.#file?.discard();
+  }
+
+  async #flush(): Promise<void> {
+    const pieces = this.#pieces;
+    this.#pieces = [];
+    this.#gathered = 0;
+    if (this.#file === undefined && !this.#dropped) {
+      // Bytes that are there already are only to be hashed.
+      this.#dropped = this.#expect !== undefined && (await isSound(this.#store, this.#expect));
+      if (!this.#dropped) this.#file = await createTemporaryFile(this.#store);
+    }
+    await this.#file?.write(pieces);
+  }
+}

@@ -1,0 +1,87 @@
+import { CastoreError } from "../castore-error.ts";
+import type { GroupSync } from "../files/sync.ts";
+import { type Digest, digestBytes } from "../model/digest.ts";
+import { BlobShards } from "./blob-shards.ts";
+import type { StoreIndex } from "./store-index.ts";
+import type { StoreLayout } from "./store-layout.ts";
+import type { StoreLeases } from "./store-leases.ts";
+import type { StoreWriter } from "./store-writer.ts";
+import { condemnedKey, type ObjectRows, type StoreWrite } from "./store-writes.ts";
+
+export interface OpenStoreParts {
+  readonly layout: StoreLayout;
+  readonly index: StoreIndex;
+  readonly leases: StoreLeases;
+  readonly groupSync: GroupSync;
+  /** Undefined where the store is only read. */
+  readonly writer: StoreWriter | undefined;
+}
+
+/** What the parts of one open local store share. */
+export class OpenStore {
+  readonly layout: StoreLayout;
+  readonly leases: StoreLeases;
+  readonly groupSync: GroupSync;
+  readonly shards: BlobShards;
+  /** Called after each write. */
+  onWrite: () => void = () => {};
+  readonly #index: StoreIndex;
+  readonly #writer: StoreWriter | undefined;
+  #closed = false;
+
+  constructor(parts: OpenStoreParts) {
+    this.layout = parts.layout;
+    this.leases = parts.leases;
+    this.groupSync = parts.groupSync;
+    this.shards = new BlobShards(parts.layout, parts.groupSync);
+    this.#index = parts.index;
+    this.#writer = parts.writer;
+  }
+
+  /** Rejects CLOSED after close(). */
+  get index(): StoreIndex {
+    if (this.#closed) throw new CastoreError("CLOSED", `store ${this.layout.path} is closed`);
+    return this.#index;
+  }
+
+  get readOnly(): boolean {
+    return this.#writer === undefined;
+  }
+
+  /** Rejects READ_ONLY or CLOSED. */
+  checkWritable(): StoreWriter {
+    if (this.#closed) throw new CastoreError("CLOSED", `store ${this.layout.path} is closed`);
+    if (this.#writer !== undefined) return this.#writer;
+    throw new CastoreError("READ_ONLY", `store ${this.layout.path} was opened for reading`);
+  }
+
+  /** Resolves with what the write returned, once it is durable. */
+  async write(write: StoreWrite): Promise<boolean> {
+    const value = await this.checkWritable().write(write);
+    this.onWrite();
+    return value;
+  }
+
+  /** Whether the object is there; if so, it will be for as long as this process holds a lease. */
+  async sees(rows: ObjectRows, digest: Digest): Promise<boolean> {
+    const key = digestBytes(digest);
+    if (!this.index.rows[rows].doesExist(key)) return false;
+    if (this.readOnly || !this.index.rows.condemned.doesExist(condemnedKey(rows, key))) return true;
+    return this.write({ type: "see", rows, digest: key });
+  }
+
+  /** Keeps the file of a deleted blob from being removed, as it is about to be replaced. */
+  async forgetUnlink(digest: Digest): Promise<void> {
+    const key = digestBytes(digest);
+    if (!this.index.rows.unlinks.doesExist(key)) return;
+    await this.write({ type: "forget-unlink", digest: key });
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    await this.#writer?.close();
+    this.leases.close();
+    this.#closed = true;
+    await this.#index.close();
+  }
+}

@@ -1,0 +1,50 @@
+import type { Digest } from "../model/digest.ts";
+import type { ByteSource, CallOptions } from "../streams/byte-source.ts";
+
+/** A piece of a blob, itself a blob. */
+export interface ChunkMeta {
+  readonly digest: Digest;
+  readonly size: number;
+}
+
+/** An open blob. Positions and lengths are bytes. */
+export interface BlobReader extends AsyncDisposable {
+  readonly size: number;
+  /**
+   * The bytes [start, end) in order, `end` defaulting to the size; both are clipped at it. Pieces
+   * are 1 byte to 1 MiB and belong to the receiver. Several streams may run at once. Rejects
+   * RangeError on a bound that is negative or no integer, CLOSED after close(). Rejects CORRUPT or
+   * INCOMPLETE where the blob cannot be read whole; what was yielded before may be wrong only if
+   * the service says it does not verify.
+   */
+  stream(start?: number, end?: number, options?: CallOptions): AsyncIterable<Uint8Array>;
+  /** Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Stores byte strings under their BLAKE3 digest. Everything may be called concurrently.
+ * Every implementation passes test/blob-service-suite.ts.
+ */
+export interface BlobService {
+  /** Whether the blob is there. May be wrong only while it is put or collected. */
+  has(digest: Digest, options?: CallOptions): Promise<boolean>;
+  /** Opens the blob; undefined where it is absent. The caller closes the reader. */
+  open(digest: Digest, options?: CallOptions): Promise<BlobReader | undefined>;
+  /**
+   * Stores the bytes of `source`, whose pieces it only reads. Resolves with their digest once they
+   * are durable (as far as the implementation is) and visible. Idempotent. When it rejects, nothing
+   * is visible.
+   * With `expect`, rejects CORRUPT and stores nothing unless the digest is that one.
+   */
+  put(source: ByteSource, options?: PutBlobOptions): Promise<ChunkMeta>;
+  /**
+   * The content-defined chunks of the blob in order; empty where it is one chunk or the
+   * implementation does not chunk; undefined where the blob is absent.
+   */
+  chunks(digest: Digest, options?: CallOptions): Promise<readonly ChunkMeta[] | undefined>;
+}
+
+export interface PutBlobOptions extends CallOptions {
+  readonly expect?: Digest | undefined;
+}

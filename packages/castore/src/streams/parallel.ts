@@ -1,0 +1,42 @@
+import { setMaxListeners } from "node:events";
+import type { CallOptions } from "./byte-source.ts";
+import { cancellable, untilAborted } from "./cancellable.ts";
+
+/**
+ * The results of `work` on each item, in order, with up to `limit` items under way ahead of the
+ * consumer. After one failed no other is begun. When its turn has come, or the consumer stops, the
+ * signal given to the others aborts, and the iteration ends only after they have settled.
+ */
+export async function* inParallel<T, R>(
+  items: AsyncIterable<T> | Iterable<T>,
+  limit: number,
+  work: (item: T, signal: AbortSignal) => Promise<R>,
+  options: CallOptions = {},
+): AsyncGenerator<R, void, undefined> {
+  const stop = new AbortController();
+  const signal = options.signal ? AbortSignal.any([stop.signal, options.signal]) : stop.signal;
+  // All that are under way may listen.
+  setMaxListeners(0, signal);
+  const underWay: Promise<R>[] = [];
+  let failed = false;
+  try {
+    for await (const item of cancellable(items, signal)) {
+      const result = work(item, signal);
+      // Awaited in its turn, so that of several failures the first item's is told.
+      result.catch(() => {
+        failed = true;
+      });
+      underWay.push(result);
+      if (failed) break;
+      if (underWay.length < limit) continue;
+      const first = underWay.shift();
+      if (first !== undefined) yield await untilAborted(first, signal);
+    }
+    for (let first = underWay.shift(); first !== undefined; first = underWay.shift()) {
+      yield await untilAborted(first, signal);
+    }
+  } finally {
+    stop.abort();
+    await Promise.allSettled(underWay);
+  }
+}

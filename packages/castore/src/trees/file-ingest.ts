@@ -1,0 +1,185 @@
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  read,
+  readSync,
+} from "node:fs";
+import { promisify } from "node:util";
+import { CastoreError, type CastoreErrorCode } from "../castore-error.ts";
+import type { FileNode } from "../model/node.ts";
+import type { BlobService } from "../services/blob-service.ts";
+
+/** Files up to this size are read at once. */
+const WHOLE_FILE_BYTES_MAX = 1 << 18;
+/** Larger files are read in such pieces, one ahead. */
+const PIECE_BYTES = 1 << 19;
+/** Contents under way, beyond which no further file is begun. */
+const HELD_BYTES_MAX = 1 << 25;
+/** What a large file counts, so that two are under way at most: for its pieces, and its store's. */
+const LARGE_FILE_BYTES = HELD_BYTES_MAX / 2;
+
+const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
+const readPiece = promisify(read);
+
+/** Stores files of the local file system as blobs. */
+export class FileIngest {
+  readonly #blobs: BlobService;
+  #heldBytes = 0;
+  #onRoom: (() => void) | undefined;
+
+  constructor(blobs: BlobService) {
+    this.#blobs = blobs;
+  }
+
+  /** Resolves once another file may be begun. For one caller at a time. */
+  async room(): Promise<void> {
+    while (this.#heldBytes >= HELD_BYTES_MAX) {
+      await new Promise<void>((resolve) => {
+        this.#onRoom = resolve;
+      });
+    }
+  }
+
+  /** Small files are read before this returns its promise. Faults as `ingestTree`. */
+  async store(path: Buffer, signal: AbortSignal | undefined): Promise<FileNode> {
+    signal?.throwIfAborted();
+    const file = openFile(path);
+    const isLarge = file.stats.size > WHOLE_FILE_BYTES_MAX;
+    const bytes = isLarge ? LARGE_FILE_BYTES : Number(file.stats.size);
+    this.#heldBytes += bytes;
+    try {
+      return await (isLarge ? this.#storeLarge(file, signal) : this.#storeSmall(file));
+    } finally {
+      this.#heldBytes -= bytes;
+      this.#onRoom?.();
+    }
+  }
+
+  async #storeSmall(file: OpenFile): Promise<FileNode> {
+    let contents: Buffer;
+    try {
+      contents = readWhole(file);
+    } finally {
+      closeSync(file.fd);
+    }
+    // It is done soon, and a thousand listeners on one signal cost more than all the rest.
+    return this.#put(file, [contents], undefined);
+  }
+
+  async #storeLarge(file: OpenFile, signal: AbortSignal | undefined): Promise<FileNode> {
+    try {
+      return await this.#put(file, piecesOf(file), signal);
+    } finally {
+      closeSync(file.fd);
+    }
+  }
+
+  async #put(
+    { stats }: OpenFile,
+    source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+    signal: AbortSignal | undefined,
+  ): Promise<FileNode> {
+    const { digest, size } = await this.#blobs.put(source, { signal });
+    return { type: "file", digest, size, executable: (stats.mode & 0o100n) !== 0n };
+  }
+}
+
+interface OpenFile {
+  readonly path: Buffer;
+  readonly fd: number;
+  readonly stats: BigIntStats;
+}
+
+function openFile(path: Buffer): OpenFile {
+  // Neither a symlink nor a FIFO that took the file's place can lead or hold us elsewhere.
+  const fd = tried(path, () => openSync(path, OPEN_FLAGS));
+  const stats = fstatSync(fd, { bigint: true });
+  if (stats.isFile()) return { path, fd, stats };
+  closeSync(fd);
+  throw changed(path);
+}
+
+function readWhole(file: OpenFile): Buffer {
+  const contents = Buffer.allocUnsafe(Number(file.stats.size));
+  let filled = 0;
+  while (filled < contents.byteLength) {
+    const rest = contents.byteLength - filled;
+    const count = tried(file.path, () => readSync(file.fd, contents, filled, rest, filled));
+    if (count === 0) throw changed(file.path);
+    filled += count;
+  }
+  checkUnchanged(file);
+  return contents;
+}
+
+async function* piecesOf(file: OpenFile): AsyncGenerator<Uint8Array, void, undefined> {
+  const size = Number(file.stats.size);
+  const readAt = async (position: number): Promise<Buffer> => {
+    const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, size - position));
+    const { bytesRead } = await readPiece(file.fd, piece, 0, piece.byteLength, position);
+    return piece.subarray(0, bytesRead);
+  };
+  let next = readAt(0);
+  try {
+    for (let position = 0; position < size; ) {
+      const piece = await next.catch((cause) => {
+        throw fileFault(file.path, cause);
+      });
+      if (piece.byteLength === 0) throw changed(file.path);
+      position += piece.byteLength;
+      if (position < size) next = readAt(position);
+      yield piece;
+    }
+    checkUnchanged(file);
+  } finally {
+    // The descriptor must not be closed, and used for another file, under a read.
+    await next.catch(() => {});
+  }
+}
+
+function checkUnchanged({ path, fd, stats }: OpenFile): void {
+  const now = fstatSync(fd, { bigint: true });
+  const same = now.size === stats.size && now.mtimeNs === stats.mtimeNs;
+  if (!same || now.ctimeNs !== stats.ctimeNs) throw changed(path);
+}
+
+function changed(path: Buffer): CastoreError {
+  return new CastoreError("UNAVAILABLE", `${pathText(path)}: changed while it was read`);
+}
+
+/** The result of a call into the file system. Faults as `fileFault` says. */
+export function tried<T>(path: Buffer, call: () => T, absent?: CastoreErrorCode): T {
+  try {
+    return call();
+  } catch (cause) {
+    throw fileFault(path, cause, absent);
+  }
+}
+
+/** The failure of a call into the file system; `absent` is the code where nothing is there. */
+function fileFault(
+  path: Buffer,
+  cause: unknown,
+  absent: CastoreErrorCode = "UNAVAILABLE",
+): CastoreError {
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+  const codes: Readonly<Record<string, CastoreErrorCode>> = {
+    EACCES: "DENIED",
+    EPERM: "DENIED",
+    EMFILE: "EXHAUSTED",
+    ENFILE: "EXHAUSTED",
+    ENAMETOOLONG: "EXHAUSTED",
+    ENOENT: absent,
+    ENOTDIR: absent,
+  };
+  return new CastoreError(codes[code] ?? "UNAVAILABLE", `${pathText(path)}: ${code}`, { cause });
+}
+
+/** `path` for people: what is not UTF-8 shows as U+FFFD. */
+export function pathText(path: Buffer): string {
+  return path.toString("utf8");
+}

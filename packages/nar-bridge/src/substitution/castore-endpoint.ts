@@ -1,0 +1,191 @@
+import {
+  type CallOptions,
+  CastoreError,
+  type ChunkMeta,
+  type ChunkTransport,
+  type ClosureRequest,
+  createZstdDecoder,
+  decodeFetchAnswer,
+  encodeClosureRequest,
+  encodeFetchRequest,
+  fetchFrameContents,
+  objectKey,
+  zstdDecompress,
+} from "@castore/castore";
+import type { StoreDir } from "../nix/store-path.ts";
+import { type ClosureRecord, decodeClosureStream } from "../path-infos/closure-stream.ts";
+import type { UrlPolicy } from "../upstream/admission.ts";
+import type { HttpClient, HttpRequest } from "../upstream/http-client.ts";
+import { type HttpResponse, readBody } from "../upstream/http-response.ts";
+import { LOOKUP_TIMEOUT_MS } from "../upstream/upstream.ts";
+import { staticClosure } from "./static-closure.ts";
+
+/** Chunks fetched one by one at once, where the server has no `fetch`. */
+const SINGLE_CHUNKS_PARALLEL = 8;
+const INFO_BYTES_MAX = 64 * 1024;
+const INFO_TTL_MS = 300_000;
+const ZSTD_OVERHEAD_BYTES = 1024;
+
+/** What a castore/1 server says of itself (docs/protocol.md, section 3). */
+export interface EndpointInfo {
+  readonly features: ReadonlySet<string>;
+  readonly rootKeys: readonly string[];
+}
+
+/** A castore/1 server, over HTTP. Trusted in nothing: what it gives is verified by who uses it. */
+export interface CastoreEndpoint extends ChunkTransport {
+  readonly base: URL;
+  /** Rejects UNSUPPORTED where the server speaks another version or serves another StoreDir. */
+  info(options?: CallOptions): Promise<EndpointInfo>;
+  /**
+   * Path infos, directories and recipes of the paths asked for, as docs/protocol.md, section 4,
+   * orders them. One request where the server has the feature, else as staticClosure says.
+   */
+  closure(query: ClosureRequest, options?: CallOptions): AsyncIterable<ClosureRecord>;
+}
+
+export interface CastoreEndpointOptions {
+  readonly http: HttpClient;
+  /** Admitted; ends in a slash. */
+  readonly base: URL;
+  readonly policy: UrlPolicy;
+  readonly storeDir: StoreDir;
+}
+
+export function createCastoreEndpoint(options: CastoreEndpointOptions): CastoreEndpoint {
+  return new HttpCastoreEndpoint(options);
+}
+
+class HttpCastoreEndpoint implements CastoreEndpoint {
+  readonly base: URL;
+  readonly #options: CastoreEndpointOptions;
+  #info: { readonly value: EndpointInfo; readonly expires: number } | undefined;
+
+  constructor(options: CastoreEndpointOptions) {
+    this.base = options.base;
+    this.#options = options;
+  }
+
+  async info(options: CallOptions = {}): Promise<EndpointInfo> {
+    if (this.#info !== undefined && this.#info.expires > Date.now()) return this.#info.value;
+    const response = await this.#send("info", { headersTimeoutMs: LOOKUP_TIMEOUT_MS, ...options });
+    const body = await readBody(response, INFO_BYTES_MAX);
+    const value = parseInfo(Buffer.from(body).toString("utf8"), this.base, this.#options.storeDir);
+    this.#info = { value, expires: Date.now() + INFO_TTL_MS };
+    return value;
+  }
+
+  async *closure(query: ClosureRequest, options: CallOptions = {}): AsyncIterable<ClosureRecord> {
+    const { features } = await this.info(options);
+    if (features.has("closure")) {
+      const body = encodeClosureRequest(query);
+      const response = await this.#send("closure", { method: "POST", body, ...options });
+      yield* decodeClosureStream(createZstdDecoder()(response.body));
+      return;
+    }
+    const open = async (path: string, call: CallOptions) =>
+      (await this.#sendMaybe(path, { ...call }))?.body;
+    yield* staticClosure(open, query, options);
+  }
+
+  async *fetchChunks(
+    chunks: readonly ChunkMeta[],
+    options: CallOptions,
+  ): AsyncIterable<Uint8Array | undefined> {
+    const { features } = await this.info(options);
+    if (!features.has("fetch")) {
+      yield* this.#fetchSingly(chunks, options);
+      return;
+    }
+    const body = encodeFetchRequest({ chunks: chunks.map(({ digest }) => digest), ranges: [] });
+    const post = { method: "POST", body, lane: "transfer" } as const;
+    const response = await this.#send("fetch", { ...post, ...options });
+    let parts: Uint8Array[] = [];
+    for await (const frame of decodeFetchAnswer(response.body, chunks.length)) {
+      const { status, index } = frame;
+      if (status === "leftOut") return;
+      if (status === "done" || status === "more") parts.push(fetchFrameContents(frame));
+      if (status === "more") continue;
+      const bytes = parts.length === 1 ? parts[0] : Buffer.concat(parts);
+      parts = [];
+      if (status === "done") yield bytes;
+      else if (status === "missing") yield undefined;
+      else throw new CastoreError("UNAVAILABLE", `chunk ${chunks[index]?.digest}: not readable`);
+    }
+  }
+
+  /** Objects of a static server, some at once, handed out in order. */
+  async *#fetchSingly(
+    chunks: readonly ChunkMeta[],
+    options: CallOptions,
+  ): AsyncIterable<Uint8Array | undefined> {
+    const abort = new AbortController();
+    const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal;
+    const underWay: Promise<Uint8Array | undefined>[] = [];
+    try {
+      for (let next = 0; next < chunks.length || underWay.length > 0; ) {
+        const chunk = chunks[next];
+        if (chunk !== undefined && underWay.length < SINGLE_CHUNKS_PARALLEL) {
+          const fetched = this.#fetchChunk(chunk, signal);
+          fetched.catch(() => {});
+          underWay.push(fetched);
+          next++;
+        } else {
+          yield await underWay.shift();
+        }
+      }
+    } finally {
+      abort.abort();
+    }
+  }
+
+  async #fetchChunk(
+    { digest, size }: ChunkMeta,
+    signal: AbortSignal,
+  ): Promise<Uint8Array | undefined> {
+    const path = objectKey("chunks", digest);
+    const response = await this.#sendMaybe(path, { signal, lane: "transfer" });
+    if (response === undefined) return undefined;
+    const compressed = await readBody(response, size + (size >> 4) + ZSTD_OVERHEAD_BYTES);
+    return zstdDecompress(compressed, size);
+  }
+
+  async #send(path: string, request: Omit<HttpRequest, "policy">): Promise<HttpResponse> {
+    const response = await this.#sendMaybe(path, request);
+    if (response !== undefined) return response;
+    throw new CastoreError("INCOMPLETE", `${this.base.href}${path}: 404`);
+  }
+
+  /** The answer if it is 200, undefined if it is 404. */
+  async #sendMaybe(
+    path: string,
+    request: Omit<HttpRequest, "policy">,
+  ): Promise<HttpResponse | undefined> {
+    const url = new URL(path, this.base);
+    const { http, policy } = this.#options;
+    const response = await http.request(url, { ...request, policy });
+    if (response.status === 200) return response;
+    response.discard();
+    if (response.status === 404) return undefined;
+    throw new CastoreError("UNAVAILABLE", `${url.href}: status ${response.status}`);
+  }
+}
+
+function parseInfo(text: string, base: URL, storeDir: StoreDir): EndpointInfo {
+  const fault = (what: string) => new CastoreError("UNSUPPORTED", `${base.href}info: ${what}`);
+  let info: unknown;
+  try {
+    info = JSON.parse(text);
+  } catch (cause) {
+    throw new CastoreError("UNSUPPORTED", `${base.href}info: not JSON`, { cause });
+  }
+  if (typeof info !== "object" || info === null) throw fault("not an object");
+  const { version, features, rootKeys, ...rest } = info as Readonly<Record<string, unknown>>;
+  if (version !== 1) throw fault(`version ${JSON.stringify(version)}, not 1`);
+  if (rest.storeDir !== storeDir) throw fault(`its StoreDir is ${JSON.stringify(rest.storeDir)}`);
+  return { features: new Set(strings(features)), rootKeys: strings(rootKeys) };
+}
+
+function strings(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((item) => typeof item === "string") : [];
+}
