@@ -1,6 +1,8 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
 import { CastoreError, EMPTY_DIGEST, pathComponentOfText } from "@castore/castore";
 import { beforeAll, describe, expect, it } from "vitest";
 import { mountStore } from "../src/mount.ts";
@@ -58,7 +60,8 @@ describe("a mountpoint", () => {
   });
 
   it("that holds the running program is refused for that reason", async () => {
-    for (const mountpoint of ["/", "/usr", process.cwd()]) {
+    const own = fileURLToPath(new URL("../dist", import.meta.url));
+    for (const mountpoint of ["/", dirname(process.execPath), own]) {
       const mounting = mountStore({ mountpoint, ...createMemoryStore() });
       await expect(mounting).rejects.toThrow(/holds .* which runs/);
     }

@@ -12,6 +12,17 @@ export interface ServingProcess extends AsyncDisposable {
   stop(): Promise<number | string>;
 }
 
+/**
+ * A command as another user, who may still read and search everything: this project and Node may
+ * lie in a directory that only root enters. Nothing else that root may is left to it.
+ */
+function asUser(uid: number, command: readonly string[]): readonly string[] {
+  if (uid === process.getuid?.()) return command;
+  const ids = [`--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
+  const reads = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
+  return ["setpriv", ...ids, ...reads, "--", ...command];
+}
+
 /** Mounts trees of the host in a process of its own, of this user; resolves once it is mounted. */
 export async function serveTrees(
   options: { readonly mountpoint: string; readonly trees: Readonly<Record<string, string>> } & {
@@ -19,11 +30,9 @@ export async function serveTrees(
   },
   uid = process.getuid?.() ?? 0,
 ): Promise<ServingProcess> {
-  const child = spawn(process.execPath, [program, JSON.stringify(options)], {
-    stdio: ["pipe", "pipe", "pipe"],
-    uid,
-    gid: uid,
-  });
+  const command = [process.execPath, program, JSON.stringify(options)];
+  const [first = "", ...args] = asUser(uid, command);
+  const child = spawn(first, args, { stdio: ["pipe", "pipe", "pipe"] });
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     stderr += text;
