@@ -81,10 +81,11 @@ async function serveLocalStore(options: ServeOptions): Promise<void> {
   await using opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });
   const { store, pathInfos } = opened;
   const shared = { pathInfos, storeDir: NIX_STORE_DIR, log: logLine };
+  await using recipes = new RecipeStore(store);
   const server = createCacheServer({
     ...shared,
     store,
-    recipes: new RecipeStore(store),
+    recipes,
     uploads: { access, signingKeys, rootSigningKeys },
     upgrade: options.upgrade,
     rootKeys: rootSigningKeys.map(({ publicKey }) => publicKey.text),

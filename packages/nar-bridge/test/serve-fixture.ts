@@ -32,6 +32,7 @@ export interface Serve extends AsyncDisposable {
   readonly store: LocalStore;
   readonly pathInfos: LocalPathInfoService;
   readonly log: string[];
+  readonly directory: string;
 }
 
 export async function startServe(options: ServeOptions = {}): Promise<Serve> {
@@ -42,16 +43,18 @@ export async function startServe(options: ServeOptions = {}): Promise<Serve> {
     calculateNar: (node, callOptions) => calculateNar(node, store, callOptions),
   });
   const log: string[] = [];
+  const recipes = new RecipeStore(store);
   const server = createCacheServer({
-    ...{ store, pathInfos, recipes: new RecipeStore(store), storeDir: NIX_STORE_DIR },
+    ...{ store, pathInfos, recipes, storeDir: NIX_STORE_DIR },
     ...{ uploads: { access, signingKeys, rootSigningKeys: [] }, upgrade, rootKeys: [] },
     log: (line) => void log.push(line),
   });
   const url = await listen(server, { host: "127.0.0.1", port });
   return {
-    ...{ url, store, pathInfos, log },
+    ...{ url, store, pathInfos, log, directory: path },
     async [Symbol.asyncDispose]() {
       await server.close();
+      await recipes[Symbol.asyncDispose]();
       await store.close();
       if (options.directory === undefined) rmSync(path, { recursive: true, force: true });
     },

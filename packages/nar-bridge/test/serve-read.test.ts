@@ -114,8 +114,6 @@ test("GET and HEAD of castore objects agree, and say how long they may be kept",
   if (shell === undefined || program === undefined) throw new Error("no program");
   const serve = await start([shell, program]);
   const { root, storeHash } = await objects(serve, program);
-  const body = encodeClosureRequest({ wanted: [storeHash], follow: false, known: [] });
-  await raw(`${serve.url}/castore/closure`, { method: "POST", body });
   const small = digestOf(Buffer.from("shell 1"));
   const immutable = [
     `dirs/b3/${root.slice(0, 4)}/${root}`,
@@ -142,6 +140,22 @@ test("GET and HEAD of castore objects agree, and say how long they may be kept",
   for (const path of [`chunks/b3/${small.slice(0, 4)}/${other}`, `dirs/b3/0000/x`, "recipe/x"]) {
     expect((await raw(`${serve.url}/castore/${path}`)).status).toBe(404);
   }
+});
+
+test("a recipe is there once a path was uploaded, or its path info was asked for", async () => {
+  const [shell, program] = await makeProgram(1);
+  if (shell === undefined || program === undefined) throw new Error("no program");
+  const serve = await start([shell, program], { upgrade: false });
+  const { root, storeHash } = await objects(serve, program);
+  const late = await start([], { directory: serve.directory });
+  const recipe = `${late.url}/castore/recipe/${root}`;
+  expect((await raw(recipe)).status).toBe(404);
+  await raw(`${late.url}/castore/pathinfo/${storeHash}`);
+  const made = await raw(recipe);
+  expect(made.status).toBe(200);
+  const uploaded = await start([shell, program]);
+  const same = await raw(`${uploaded.url}/castore/recipe/${root}`);
+  expect(same.body.equals(made.body)).toBe(true);
 });
 
 async function fetchItems(serve: Serve, chunks: readonly Digest[]) {

@@ -8,7 +8,7 @@ import { formatSnixNarUrl, parseSnixNarUrl, parseStoreHashFile } from "../nix/ca
 import { formatNarInfo } from "../nix/nar-info-text.ts";
 import type { StoreDir } from "../nix/store-path.ts";
 import type { LocalPathInfoService } from "../path-infos/local-path-info-service.ts";
-import { narInfoOf } from "../path-infos/path-info.ts";
+import { narInfoOf, type PathInfo } from "../path-infos/path-info.ts";
 import type { PathInfoService } from "../path-infos/path-info-service.ts";
 import type { RecipeStore } from "../path-infos/recipe-store.ts";
 import { addCastoreRoutes, CASTORE_BASE } from "./castore-routes.ts";
@@ -38,8 +38,9 @@ export function createCacheServer(options: CacheServerOptions): FastifyInstance 
   holdStore(server, options.store);
   const upgrades = options.upgrade ? [{ protocol: "castore/1", url: CASTORE_BASE }] : [];
   addReadRoutes(server, { ...options, services: options.store, upgrades });
+  const onUploaded = (pathInfo: PathInfo) => options.recipes.makeSoon(pathInfo);
   if (options.upgrade) addCastoreRoutes(server, options);
-  addUploadRoutes(server, options);
+  addUploadRoutes(server, { ...options, ...(options.upgrade ? { onUploaded } : {}) });
   return server;
 }
 

@@ -48,7 +48,7 @@ export interface CastoreRoutesOptions {
 
 /** Adds the routes of castore/1 (docs/protocol.md) below CASTORE_BASE. */
 export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutesOptions): void {
-  const { store, pathInfos, storeDir, rootKeys, log } = options;
+  const { store, pathInfos, recipes, storeDir, rootKeys, log } = options;
   const info = JSON.stringify({ version: 1, storeDir, features: CASTORE_FEATURES, rootKeys });
   const get = (
     path: string,
@@ -62,6 +62,8 @@ export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutes
     const storeHash = parameter(request, "storeHash");
     const pathInfo = isStoreHash(storeHash) ? await pathInfos.get(storeHash) : undefined;
     if (pathInfo === undefined) return reply.callNotFound();
+    // Its root's digest alone would not tell for which references.
+    recipes.makeSoon(pathInfo);
     await sendWhole(request, reply, encodeSignedPathInfo(pathInfo), MUTABLE);
   });
   get("closure/:storeHash", async (request, reply) => {
@@ -82,7 +84,7 @@ export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutes
   });
   get("recipe/:digest", async (request, reply) => {
     const digest = digestParameter(request);
-    const recipe = digest === undefined ? undefined : await options.recipes.get(digest);
+    const recipe = digest === undefined ? undefined : await recipes.get(digest);
     if (recipe === undefined) return reply.callNotFound();
     await sendZstd(request, reply, [encodeRecipe(recipe)], IMMUTABLE);
   });

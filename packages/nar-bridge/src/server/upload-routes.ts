@@ -14,7 +14,7 @@ import { type Signature, signFingerprint } from "../nix/signature.ts";
 import type { RootSigningKey } from "../nix/signed-root.ts";
 import { type StoreDir, storePathHash } from "../nix/store-path.ts";
 import type { LocalPathInfoService } from "../path-infos/local-path-info-service.ts";
-import { pathInfoOf } from "../path-infos/path-info.ts";
+import { type PathInfo, pathInfoOf } from "../path-infos/path-info.ts";
 import { dropRequest, readDecodedRequest, requestBody } from "../upstream/http-request.ts";
 import { clientSignal } from "./http-reply.ts";
 import { checkNarFileName, type PendingNar, PendingNars } from "./pending-nars.ts";
@@ -44,6 +44,8 @@ export interface UploadRoutesOptions {
   readonly pathInfos: LocalPathInfoService;
   readonly storeDir: StoreDir;
   readonly uploads: UploadOptions;
+  /** Told of each path that became visible. */
+  readonly onUploaded?: (pathInfo: PathInfo) => void;
   readonly log: Log;
 }
 
@@ -149,6 +151,7 @@ async function acceptNarInfo(
   const rootSignatures = uploads.rootSigningKeys.map((key) => key.sign(narInfo, known.node));
   const pathInfo = pathInfoOf({ ...narInfo, signatures }, known.node, rootSignatures);
   await pathInfos.putStored([{ pathInfo, proof: { by: "rendered" } }]);
+  options.onUploaded?.(pathInfo);
   if (uploaded !== undefined) await pending.delete(file);
 }
 
