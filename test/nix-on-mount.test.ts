@@ -29,6 +29,7 @@ describe("Nix on a mount, with a writable layer above", () => {
     paths = (await world.pathInfos(world.store.uri, [app])).map(({ path }) => path);
     const cache = await world.copyToCache([app], "zstd");
     base = world.temporary("on-mount");
+    await mkdir("/nix/store", { recursive: true });
     for (const name of ["mnt", "upper", "work", "conf", "state/gcroots"]) {
       await mkdir(join(base, name), { recursive: true });
     }

@@ -1,5 +1,5 @@
-import { existsSync, readFileSync } from "node:fs";
-import { describe, expect, test } from "vitest";
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
 import { digestOf } from "../src/model/digest.ts";
 import { decodeDirectory, encodeDirectory } from "../src/model/directory-codec.ts";
 import { decodeNode, encodeNode } from "../src/model/node-codec.ts";
@@ -42,24 +42,4 @@ test.each([
   expect(normalizer.occurrences).toEqual(occurrences);
   denormalize(normal, 0, occurrences, references);
   expect(normal.equals(example(name))).toBe(true);
-});
-
-describe("the table of tests", () => {
-  const page = readFileSync(new URL("../../../docs/format.md", import.meta.url), "utf8");
-  const rows = [...page.matchAll(/^\| (`.*`) \| .* \| (\S+) \|$/gm)].flatMap(
-    ([, keys = "", path = ""]) =>
-      [...keys.matchAll(/`(\w+)`/g)].map(([, key = ""]) => ({ key, path })),
-  );
-
-  test("names every entry of the vectors", () => {
-    const prose = ["meta", "pathinfo_validation_order"];
-    const named = new Set([...rows.map(({ key }) => key), ...prose]);
-    expect([...named].sort()).toEqual(Object.keys(vectors).sort());
-  });
-
-  test.each(rows)("$key is run by $path", ({ key, path }) => {
-    const url = new URL(`../../${path}`, import.meta.url);
-    expect(existsSync(url)).toBe(true);
-    expect(readFileSync(url, "utf8")).toMatch(new RegExp(`\\b${key}\\b`));
-  });
 });

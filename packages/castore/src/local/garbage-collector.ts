@@ -68,15 +68,19 @@ export class GarbageCollector {
       .then(() =>
         this.#enqueue({ sizeMax, signal: controller.signal }, () => this.#store.leases.advance()),
       )
-      .catch(() => {})
-      .finally(() => this.#afterAutomatic());
+      .then(
+        (report) => this.#afterAutomatic(report.bytesFreed),
+        () => this.#afterAutomatic(0),
+      );
   }
 
-  #afterAutomatic(): void {
+  /** Puts went on meanwhile: collects again, unless nothing could be freed before more is there. */
+  #afterAutomatic(bytesFreed: number): void {
     this.#automatic = undefined;
     if (this.#closed || this.#sizeMax === undefined) return;
     const size = readCounter(this.#store.index.rows.meta, META_SIZE);
-    this.#nextSize = Math.max(this.#sizeMax, size * (1 + GROWTH));
+    this.#nextSize = bytesFreed > 0 ? this.#sizeMax : Math.max(this.#sizeMax, size * (1 + GROWTH));
+    this.checkSize();
   }
 
   async close(): Promise<void> {
