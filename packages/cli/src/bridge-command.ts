@@ -4,7 +4,7 @@ import { applyConfigFile } from "./config-file.ts";
 import { logLine, runServer } from "./run-server.ts";
 import { collect, parseListenAddress, parseSize } from "./settings.ts";
 import {
-  openStore,
+  openCache,
   openSubstituter,
   type StoreOptions,
   UNLEASED_MS,
@@ -59,7 +59,7 @@ Put the bridge first in nix.conf, and the cache itself second for when the bridg
 Nix needs no new key: the bridge passes the signatures of the cache on.`;
 
 async function runBridge(options: BridgeOptions): Promise<void> {
-  await using opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });
+  await using opened = await openCache({ ...options, unleasedMs: UNLEASED_MS });
   await using stack = await openSubstituter(opened, options, logLine);
   const { substituter, upstreams, metrics, storeDir } = stack;
   const server = createBridgeServer({ substituter, upstreams, storeDir, metrics, log: logLine });

@@ -23,7 +23,7 @@ import { addUpstreamOptions } from "./bridge-command.ts";
 import { logLine } from "./run-server.ts";
 import { parseSeconds } from "./settings.ts";
 import {
-  openStore,
+  openCache,
   openSubstituter,
   type StoreOptions,
   UNLEASED_MS,
@@ -141,7 +141,7 @@ async function serveByKernel(mountpoint: string, options: MountCommandOptions): 
 
 /** What both ways of mounting need. */
 async function openMountStores(mountpoint: string, options: MountCommandOptions) {
-  const opened = await openStore({ ...options, unleasedMs: UNLEASED_MS });
+  const opened = await openCache({ ...options, unleasedMs: UNLEASED_MS });
   const stack = await openSubstituter(opened, options, logLine);
   const { store, pathInfos } = opened;
   const roots = createStoreRootNodes({

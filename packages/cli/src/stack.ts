@@ -29,8 +29,8 @@ import { defaultStorePath } from "./settings.ts";
 /** The key of cache.nixos.org, which is the upstream unless another is named. */
 export const DEFAULT_UPSTREAM = "https://cache.nixos.org";
 export const DEFAULT_KEY = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
-/** Most bytes of the store, unless told. */
-export const DEFAULT_STORE_BYTES = 10 * 2 ** 30;
+/** Most bytes of a store that is filled with what can be fetched again, unless told. */
+export const CACHE_BYTES_MAX = 10 * 2 ** 30;
 
 /** For servers: they take leases, so what nobody holds need not stay for long. */
 export const UNLEASED_MS = 5_000;
@@ -39,6 +39,7 @@ const GREETING_MS_MAX = 2_000;
 
 export interface StoreOptions {
   readonly store?: string;
+  /** Bytes. Without it nothing is evicted: what was put may be nowhere else. */
   readonly storeMaxSize?: number;
   /** For a process that takes leases: as of LocalStoreOptions. */
   readonly unleasedMs?: number;
@@ -51,12 +52,17 @@ export interface OpenStore extends AsyncDisposable {
 
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const path = options.store ?? defaultStorePath();
-  const { unleasedMs, storeMaxSize: sizeMax = DEFAULT_STORE_BYTES } = options;
+  const { unleasedMs, storeMaxSize: sizeMax } = options;
   const store = await openLocalStore({ path, create: true, sizeMax, unleasedMs });
   const pathInfos = createLocalPathInfoService(store, {
     calculateNar: (node, callOptions) => calculateNar(node, store, callOptions),
   });
   return { store, pathInfos, [Symbol.asyncDispose]: () => store.close() };
+}
+
+/** As `openStore`, for a command that fetches. */
+export function openCache(options: StoreOptions): Promise<OpenStore> {
+  return openStore({ storeMaxSize: CACHE_BYTES_MAX, ...options });
 }
 
 export interface UpstreamOptions {

@@ -10,7 +10,8 @@ import { addUpstreamOptions } from "./bridge-command.ts";
 import { formatBytes, nodeJson, printJson } from "./print.ts";
 import { createProgress } from "./progress.ts";
 import { logLine } from "./run-server.ts";
-import { openStore, openSubstituter, type StoreOptions, type UpstreamOptions } from "./stack.ts";
+import { parseSize } from "./settings.ts";
+import { openCache, openSubstituter, type StoreOptions, type UpstreamOptions } from "./stack.ts";
 
 interface SubstituteOptions extends StoreOptions, UpstreamOptions {
   readonly closure: boolean;
@@ -21,13 +22,14 @@ export function substituteCommand(): Command {
   const command = new Command("substitute")
     .description("Fetch store paths and all they refer to into the local store, without Nix.")
     .option("--store <dir>", "local store ($CASTORE_STORE or your cache directory)")
+    .option("--store-max-size <size>", "evict the least recently used above this", parseSize)
     .option("--no-closure", "only the paths named, not what they refer to")
     .option("--json", "one JSON line for each path")
     .argument("<storepath...>", "absolute store paths");
   return addUpstreamOptions(command).action(async (paths: readonly string[]) => {
     const options = command.opts<SubstituteOptions>();
     const storeHashes = paths.map((path) => storePathHash(parseAbsoluteStorePath(path)));
-    await using opened = await openStore(options);
+    await using opened = await openCache(options);
     await using stack = await openSubstituter(opened, options, logLine);
     const abort = new AbortController();
     process.once("SIGINT", () => abort.abort(new Error("interrupted")));
