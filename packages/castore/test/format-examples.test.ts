@@ -36,8 +36,12 @@ test.each([
   ["Script", ["0a8dmrps7qxa5g3r6xzmyanhhmdmi2cd"], [{ offset: 13, reference: 0 }]],
   ["Overlap", ["0".repeat(32), `${"0".repeat(31)}1`], [{ offset: 0, reference: 0 }]],
 ])("%s and its normal form", (name, references, occurrences) => {
-  const normalizer = createNormalizer(createNormalForm(references));
-  const normal = Buffer.concat([normalizer.push(example(name)), normalizer.finish()]);
+  const pieces: Uint8Array[] = [];
+  const normalForm = createNormalForm(references);
+  const normalizer = createNormalizer(normalForm, (piece) => pieces.push(new Uint8Array(piece)));
+  normalizer.push(example(name));
+  normalizer.finish();
+  const normal = Buffer.concat(pieces);
   expect(normal.toString("hex")).toBe(example(`${name}, normal form`).toString("hex"));
   expect(normalizer.occurrences).toEqual(occurrences);
   denormalize(normal, 0, occurrences, references);

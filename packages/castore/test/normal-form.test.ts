@@ -34,12 +34,12 @@ function plainOccurrences(bytes: Buffer, references: readonly string[]): Occurre
 }
 
 function normalize(form: NormalForm, bytes: Uint8Array, pieceBytes: number) {
-  const normalizer = createNormalizer(form);
   const pieces: Uint8Array[] = [];
+  const normalizer = createNormalizer(form, (piece) => pieces.push(new Uint8Array(piece)));
   for (let at = 0; at < bytes.length; at += pieceBytes) {
-    pieces.push(normalizer.push(bytes.subarray(at, at + pieceBytes)));
+    normalizer.push(bytes.subarray(at, at + pieceBytes));
   }
-  pieces.push(normalizer.finish());
+  normalizer.finish();
   return { normal: Buffer.concat(pieces), occurrences: normalizer.occurrences };
 }
 

@@ -70,9 +70,12 @@ test("with the chunks and the recipe alone, every blob is put together again", a
   const recipe = decodeRecipe(encodeRecipe(await buildRecipe(tree.node, references, tree)));
   const chunks = new Map<Digest, Uint8Array>();
   for (const bytes of [large, small, referring]) {
-    const normalizer = createNormalizer(createNormalForm(references));
-    const normal = Buffer.concat([normalizer.push(bytes), normalizer.finish()]);
-    for await (const chunk of chunksOf([normal])) chunks.set(digestOf(chunk), chunk);
+    const pieces: Uint8Array[] = [];
+    const normalForm = createNormalForm(references);
+    const normalizer = createNormalizer(normalForm, (piece) => pieces.push(new Uint8Array(piece)));
+    normalizer.push(bytes);
+    normalizer.finish();
+    for await (const chunk of chunksOf([Buffer.concat(pieces)])) chunks.set(digestOf(chunk), chunk);
   }
   const files: FileNode[] = [];
   for await (const file of walkFiles(tree.node, (digest) => tree.directories.get(digest))) {

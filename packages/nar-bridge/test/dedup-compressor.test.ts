@@ -3,15 +3,10 @@ import { describe, expect, it } from "vitest";
 import { prose } from "../../../test/support/stand-in-closure.ts";
 import { COMPRESSOR_BACKLOG_BYTES, createCompressor } from "../src/dedup/dedup-compressor.ts";
 
-/** In a buffer of its own, which the compressor takes over. */
-function proseOf(size: number, seed: string): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(prose(size, seed));
-}
-
 describe("createCompressor()", () => {
   it("tells what zstd makes of each, whichever thread it went to", async () => {
     await using compressor = createCompressor([1, 3]);
-    const parts = Array.from({ length: 20 }, (_, i) => proseOf(1_000 * (i + 1), String(i)));
+    const parts = Array.from({ length: 20 }, (_, i) => prose(1_000 * (i + 1), String(i)));
     const expected = parts.map((part) => [1, 3].map((l) => zstdCompress(part, l).byteLength));
     const sizes: (readonly number[])[] = [];
     for (const [i, part] of parts.entries()) {
@@ -40,7 +35,7 @@ describe("createCompressor()", () => {
     const abort = new AbortController();
     await using compressor = createCompressor([19], abort);
     let done = 0;
-    compressor.submit(proseOf(8 << 20, "x"), () => {
+    compressor.submit(prose(8 << 20, "x"), () => {
       done++;
     });
     const settled = compressor.settled();

@@ -1,9 +1,13 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { zstdCompress } from "@castore/castore";
+import type { CompressorAnswer, CompressorTask } from "./dedup-compressor.ts";
 
 /** Levels of zstd, as the thread was started with. */
 const levels: readonly number[] = workerData;
 
-parentPort?.on("message", (bytes: Uint8Array) => {
-  parentPort?.postMessage(levels.map((level) => zstdCompress(bytes, level).byteLength));
+parentPort?.on("message", ({ buffer, size }: CompressorTask) => {
+  const bytes = new Uint8Array(buffer, 0, size);
+  const sizes = levels.map((level) => zstdCompress(bytes, level).byteLength);
+  const answer: CompressorAnswer = { buffer, sizes };
+  parentPort?.postMessage(answer, [buffer]);
 });

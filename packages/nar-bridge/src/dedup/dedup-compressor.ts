@@ -3,16 +3,22 @@ import { Worker } from "node:worker_threads";
 import type { CallOptions } from "@castore/castore";
 
 /** Bytes that may wait to be compressed before `room` makes the caller wait. */
-export const COMPRESSOR_BACKLOG_BYTES = 32 << 20;
+export const COMPRESSOR_BACKLOG_BYTES = 16 << 20;
 const THREADS_MAX = 4;
+/** Of buffers that are kept to be used again. */
+const SPARE_BYTES_MAX = COMPRESSOR_BACKLOG_BYTES;
+/** The smallest buffer; the others are larger by powers of two. */
+const BUFFER_BYTES_MIN = 1 << 14;
+/** A heap this small makes V8 collect what lies outside of it every 32 MiB, not at leisure. */
+const THREAD_HEAP_MIB = 64;
 
 /** Tells how small zstd makes bytes, in other threads. */
 export interface Compressor extends AsyncDisposable {
   /**
-   * Takes the bytes over, whole buffer and all, and calls `onSizes` with what one frame of them
-   * takes at each level.
+   * Calls `onSizes` with what one frame of the bytes takes at each level. The bytes are copied, and
+   * stay the caller's.
    */
-  submit(bytes: Uint8Array<ArrayBuffer>, onSizes: (sizes: readonly number[]) => void): void;
+  submit(bytes: Uint8Array, onSizes: (sizes: readonly number[]) => void): void;
   /** Resolves once less than COMPRESSOR_BACKLOG_BYTES wait. Rejects once a thread has failed. */
   room(): Promise<void>;
   /** Resolves once all that was submitted before is done. Rejects once a thread has failed. */
@@ -25,6 +31,17 @@ export function createCompressor(
   { signal }: CallOptions = {},
 ): Compressor {
   return new ThreadedCompressor(levels, signal);
+}
+
+/** What a thread is sent, and what it sends back with the sizes: the buffer is used again. */
+export interface CompressorTask {
+  readonly buffer: ArrayBuffer;
+  readonly size: number;
+}
+
+export interface CompressorAnswer {
+  readonly buffer: ArrayBuffer;
+  readonly sizes: readonly number[];
 }
 
 interface Task {
@@ -51,6 +68,7 @@ class ThreadedCompressor implements Compressor {
   readonly #levels: readonly number[];
   /** Started as they are needed. */
   readonly #threads: Thread[] = [];
+  readonly #buffers = new SpareBuffers();
   #backlog = 0;
   #waiters: Waiter[] = [];
   #failure: { readonly reason: unknown } | undefined;
@@ -60,13 +78,16 @@ class ThreadedCompressor implements Compressor {
     signal?.addEventListener("abort", () => this.#fail(signal.reason), { once: true });
   }
 
-  submit(bytes: Uint8Array<ArrayBuffer>, onSizes: (sizes: readonly number[]) => void): void {
+  submit(bytes: Uint8Array, onSizes: (sizes: readonly number[]) => void): void {
     const thread = this.#idlest();
     const size = bytes.byteLength;
     thread.tasks.push({ size, onSizes });
     thread.backlog += size;
     this.#backlog += size;
-    thread.worker.postMessage(bytes, [bytes.buffer]);
+    const buffer = this.#buffers.take(size);
+    new Uint8Array(buffer).set(bytes);
+    const message: CompressorTask = { buffer, size };
+    thread.worker.postMessage(message, [buffer]);
   }
 
   room(): Promise<void> {
@@ -92,9 +113,11 @@ class ThreadedCompressor implements Compressor {
 
   #start(): Thread {
     const file = new URL("./dedup-compressor-thread.js", import.meta.url);
-    const worker = new Worker(file, { workerData: this.#levels });
+    const resourceLimits = { maxOldGenerationSizeMb: THREAD_HEAP_MIB };
+    const worker = new Worker(file, { workerData: this.#levels, resourceLimits });
     const thread: Thread = { worker, tasks: [], done: 0, backlog: 0 };
-    worker.on("message", (sizes: readonly number[]) => {
+    worker.on("message", ({ buffer, sizes }: CompressorAnswer) => {
+      this.#buffers.give(buffer);
       const task = thread.tasks.shift();
       if (task === undefined) return;
       thread.done++;
@@ -125,5 +148,32 @@ class ThreadedCompressor implements Compressor {
   #fail(reason: unknown): void {
     this.#failure ??= { reason };
     for (const { reject } of this.#waiters.splice(0)) reject(reason);
+  }
+}
+
+/**
+ * Buffers that wait for their next use. Fresh ones would be garbage soon, which V8 collects late on
+ * a busy machine.
+ */
+class SpareBuffers {
+  readonly #bySize = new Map<number, ArrayBuffer[]>();
+  #bytes = 0;
+
+  take(size: number): ArrayBuffer {
+    let bufferBytes = BUFFER_BYTES_MIN;
+    while (bufferBytes < size) bufferBytes *= 2;
+    const spare = this.#bySize.get(bufferBytes)?.pop();
+    if (spare === undefined) return new ArrayBuffer(bufferBytes);
+    this.#bytes -= bufferBytes;
+    return spare;
+  }
+
+  give(buffer: ArrayBuffer): void {
+    const { byteLength } = buffer;
+    if (this.#bytes + byteLength > SPARE_BYTES_MAX) return;
+    this.#bytes += byteLength;
+    const spares = this.#bySize.get(byteLength);
+    if (spares === undefined) this.#bySize.set(byteLength, [buffer]);
+    else spares.push(buffer);
   }
 }

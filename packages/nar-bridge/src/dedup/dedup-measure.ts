@@ -130,7 +130,7 @@ class Measurement implements PathMeasurement, PartSink {
     const known = table.find(key);
     if (known !== undefined) return known;
     const part = table.add(key, bytes.byteLength);
-    compressor.submit(new Uint8Array(bytes), (sizes) => table.setPackedSizes(part, sizes));
+    compressor.submit(bytes, (sizes) => table.setPackedSizes(part, sizes));
     return part;
   }
 
@@ -171,14 +171,14 @@ class Measurement implements PathMeasurement, PartSink {
     this.#fileBytes += size;
     const raw = this.#forms.raw(size, this);
     const normal = this.#forms.normal(size, this);
-    const normalizer = createNormalizer(this.#normalForm);
+    const normalizer = createNormalizer(this.#normalForm, (bytes) => normal.push(bytes));
     return {
       push: (bytes: Uint8Array) => {
         raw.push(bytes);
-        normal.push(normalizer.push(bytes));
+        normalizer.push(bytes);
       },
       finish: () => {
-        normal.push(normalizer.finish());
+        normalizer.finish();
         const occurrences = normalizer.occurrences.length;
         this.#occurrences += occurrences;
         for (const [cut, chunks] of raw.finish()) this.#list(cut, chunks, 0);
