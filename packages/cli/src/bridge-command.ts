@@ -10,6 +10,7 @@ import {
   UNLEASED_MS,
   type UpstreamOptions,
 } from "./stack.ts";
+import { localStoreOption } from "./store-command.ts";
 
 export interface BridgeOptions extends StoreOptions, UpstreamOptions {
   readonly listen: ListenAddress;
@@ -38,7 +39,7 @@ export function bridgeCommand(): Command {
       host: "127.0.0.1",
       port: 9000,
     })
-    .option("--store <dir>", "local store ($CASTORE_STORE or your cache directory)")
+    .addOption(localStoreOption())
     .option("--store-max-size <size>", "evict the least recently used above this", parseSize)
     .option("--config <file>", "TOML file with these options under [bridge]");
   return addUpstreamOptions(command)

@@ -3,33 +3,34 @@ import { ingestTree } from "@castore/castore";
 import { calculateNar, ingestNar } from "@castore/nar-bridge";
 import type { Command } from "commander";
 import { printImported } from "./print.ts";
-import { openStore, type StoreOptions } from "./stack.ts";
-import { storeCommand } from "./store-command.ts";
+import { openServices } from "./remote-store.ts";
+import type { StoreOptions } from "./stack.ts";
+import { serviceCommand } from "./store-command.ts";
 
 export function importCommand(): Command {
-  const command = storeCommand(
+  const command = serviceCommand(
     "import",
-    "Put files and directories into the local store; prints one JSON line for each.",
+    "Put files and directories into a store; prints one JSON line for each.",
   ).argument("<path...>", "files or directories");
   return command.action(async (paths: readonly string[]) => {
-    await using opened = await openStore(command.opts<StoreOptions>());
-    const { store } = opened;
+    await using opened = await openServices(command.opts<StoreOptions>());
+    const { services } = opened;
     for (const path of paths) {
-      const node = await ingestTree(path, store);
-      printImported(path, node, await calculateNar(node, store));
+      const node = await ingestTree(path, services);
+      printImported(path, node, await calculateNar(node, services));
     }
   });
 }
 
 export function importNarCommand(): Command {
-  const command = storeCommand(
+  const command = serviceCommand(
     "import-nar",
-    "Put the contents of a NAR (uncompressed) into the local store.",
+    "Put the contents of a NAR (uncompressed) into a store.",
   ).argument("<file>", 'the NAR; "-" reads stdin');
   return command.action(async (file: string) => {
-    await using opened = await openStore(command.opts<StoreOptions>());
+    await using opened = await openServices(command.opts<StoreOptions>());
     const source = file === "-" ? process.stdin : createReadStream(file);
-    const ingested = await ingestNar(source, opened.store);
+    const ingested = await ingestNar(source, opened.services);
     printImported(file, ingested.node, ingested);
   });
 }

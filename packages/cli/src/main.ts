@@ -39,12 +39,12 @@ const COMMANDS: readonly (readonly [
   ],
   [
     "import",
-    "put files and directories into the local store",
+    "put files and directories into a store",
     async () => (await import("./import-command.ts")).importCommand(),
   ],
   [
     "import-nar",
-    "put the contents of a NAR into the local store",
+    "put the contents of a NAR into a store",
     async () => (await import("./import-command.ts")).importNarCommand(),
   ],
   [
@@ -128,6 +128,11 @@ async function createProgram(wanted: string | undefined): Promise<Command> {
 /** Usage errors are ours to report, from every sub-command; none inherits that from its parent. */
 function strict(command: Command): void {
   command.showHelpAfterError("(add --help to see what there is)").exitOverride();
+  // The parameters of a service URL may be secret.
+  command.configureOutput({
+    outputError: (text, write) =>
+      write(text.replace(/ (argument|value) '([^'?]*)\?[^']*'/g, " $1 '$2?…'")),
+  });
   for (const child of command.commands) strict(child);
 }
 

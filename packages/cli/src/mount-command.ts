@@ -29,6 +29,7 @@ import {
   UNLEASED_MS,
   type UpstreamOptions,
 } from "./stack.ts";
+import { localStoreOption } from "./store-command.ts";
 
 interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly listRoot?: boolean;
@@ -51,7 +52,7 @@ const SERVE_INHERITED = "--serve-inherited";
 export function mountCommand(): Command {
   const command = new Command("mount")
     .description("Mount store paths: those of the local store, others on first use.")
-    .option("--store <dir>", "local store ($CASTORE_STORE or your cache directory)")
+    .addOption(localStoreOption())
     .option("--list-root", "let the mountpoint be listed: what the local store holds")
     .option("--allow-other", "let other users look (for users: user_allow_other in fuse.conf)")
     .option("--over", "mount over a directory that is not empty")

@@ -2,9 +2,14 @@ import { once } from "node:events";
 import {
   byteStringText,
   CastoreError,
+  type Digest,
+  type Directory,
+  type DirectoryService,
+  encodedDirectoryOf,
   type Node,
   parseEntryText,
   pathComponentOfText,
+  type StoredDirectory,
 } from "@castore/castore";
 import {
   formatNarInfo,
@@ -16,27 +21,27 @@ import {
 } from "@castore/nar-bridge";
 import type { Command } from "commander";
 import { nodeJson, printJson } from "./print.ts";
-import { type OpenStore, openStore } from "./stack.ts";
-import { type StoreCommandOptions, storeCommand } from "./store-command.ts";
+import { openServices, type Services } from "./remote-store.ts";
+import { type StoreCommandOptions, serviceCommand } from "./store-command.ts";
 
 export function renderCommand(): Command {
-  const command = storeCommand("render", "Write the NAR of a root to stdout.");
+  const command = serviceCommand("render", "Write the NAR of a root to stdout.");
   return command.argument("<root>", "an ENTRY or a store path").action(async (root: string) => {
-    await using opened = await openStore(command.opts<StoreCommandOptions>());
-    const node = await findNode(opened, root);
-    for await (const piece of renderNar(node, opened.store)) await writeOut(piece);
+    await using opened = await openServices(command.opts<StoreCommandOptions>());
+    const { node } = await findNode(opened, root);
+    for await (const piece of renderNar(node, opened.services)) await writeOut(piece);
   });
 }
 
 export function catCommand(): Command {
-  const command = storeCommand("cat", "Write a file's contents to stdout.");
+  const command = serviceCommand("cat", "Write a file's contents to stdout.");
   return command
     .argument("<file>", "an ENTRY or a store path, and a path below it")
     .action(async (file: string) => {
-      await using opened = await openStore(command.opts<StoreCommandOptions>());
-      const node = await findNode(opened, file);
+      await using opened = await openServices(command.opts<StoreCommandOptions>());
+      const { node } = await findNode(opened, file);
       if (node.type !== "file") throw new CastoreError("INVALID", `${file}: is a ${node.type}`);
-      const reader = await opened.store.blobs.open(node.digest);
+      const reader = await opened.services.blobs.open(node.digest);
       if (reader === undefined) {
         throw new CastoreError("INCOMPLETE", `${file}: blob ${node.digest} is missing`);
       }
@@ -46,14 +51,13 @@ export function catCommand(): Command {
 }
 
 export function lsCommand(): Command {
-  const command = storeCommand("ls", "List a directory, or show what one file is.");
+  const command = serviceCommand("ls", "List a directory, or show what one file is.");
   return command
     .argument("<path>", "an ENTRY or a store path, and a path below it")
     .action(async (path: string) => {
       const options = command.opts<StoreCommandOptions>();
-      await using opened = await openStore(options);
-      const node = await findNode(opened, path);
-      const entries = await entriesOf(opened, node, path);
+      await using opened = await openServices(options);
+      const entries = await entriesOf(await findNode(opened, path), path);
       for (const { name, node: child } of entries) {
         if (options.json === true) printJson({ name, ...nodeJson(child) });
         else process.stdout.write(`${describe(child)} ${name}${linkTarget(child)}\n`);
@@ -62,17 +66,17 @@ export function lsCommand(): Command {
 }
 
 export function pathInfoCommand(): Command {
-  const command = storeCommand("path-info", "Show what is known of store paths.");
+  const command = serviceCommand("path-info", "Show what is known of store paths.");
   return command
     .argument("<storepath...>", "absolute store paths")
     .action(async (paths: readonly string[]) => {
       const options = command.opts<StoreCommandOptions>();
-      await using opened = await openStore(options);
+      await using opened = await openServices(options);
       for (const path of paths) {
         const storePath = parseAbsoluteStorePath(path);
         const pathInfo = await opened.pathInfos.get(storePathHash(storePath));
         if (pathInfo === undefined) {
-          throw new CastoreError("INCOMPLETE", `${path}: is not in the local store`);
+          throw new CastoreError("INCOMPLETE", `${path}: is not in the store`);
         }
         const { node, narHash, narSize, references, deriver, signatures, ca } = pathInfo;
         if (options.json === true) {
@@ -85,45 +89,63 @@ export function pathInfoCommand(): Command {
     });
 }
 
-/** The node that ENTRY[/SUBPATH] or STOREPATH[/SUBPATH] names. */
-async function findNode(opened: OpenStore, text: string): Promise<Node> {
-  if (!text.startsWith("/")) {
-    const [entry = "", ...names] = text.split("/");
-    return await descend(opened, parseEntryText(entry), names, text);
-  }
-  const { storePath, subPath } = parseStoreLocation(text);
-  const pathInfo = await opened.pathInfos.get(storePathHash(storePath));
-  if (pathInfo === undefined) {
-    throw new CastoreError("INCOMPLETE", `${storePath}: is not in the local store`);
-  }
-  return await descend(opened, pathInfo.node, subPath.split("/"), text);
+/** What a command's argument names. */
+interface Found {
+  readonly node: Node;
+  /** The directories at and below the root that it began at. */
+  readonly directories: StoredDirectory;
 }
 
-async function descend(
-  { store }: OpenStore,
-  root: Node,
-  names: readonly string[],
-  text: string,
-): Promise<Node> {
+/** The node that ENTRY[/SUBPATH] or STOREPATH[/SUBPATH] names. */
+async function findNode(opened: Services, text: string): Promise<Found> {
+  const [root, names] = await findRoot(opened, text);
+  const directories = directoriesBelow(root, opened.services.directories);
   let node = root;
   for (const name of names) {
     if (name === "" || name === ".") continue;
-    const directory =
-      node.type === "directory" ? await store.directories.get(node.digest) : undefined;
+    const directory = node.type === "directory" ? await directories(node.digest) : undefined;
     const child = directory?.get(pathComponentOfText(name));
     if (child === undefined) throw new CastoreError("INCOMPLETE", `${text}: no ${name} there`);
     node = child;
   }
-  return node;
+  return { node, directories };
+}
+
+async function findRoot(
+  { pathInfos }: Services,
+  text: string,
+): Promise<[root: Node, names: readonly string[]]> {
+  if (!text.startsWith("/")) {
+    const [entry = "", ...names] = text.split("/");
+    return [parseEntryText(entry), names];
+  }
+  const { storePath, subPath } = parseStoreLocation(text);
+  const pathInfo = await pathInfos.get(storePathHash(storePath));
+  if (pathInfo === undefined) {
+    throw new CastoreError("INCOMPLETE", `${storePath}: is not in the store`);
+  }
+  return [pathInfo.node, subPath.split("/")];
+}
+
+/** Each directory alone where the service has it so; an object store has whole closures only. */
+function directoriesBelow(root: Node, service: DirectoryService): StoredDirectory {
+  const closure = new Map<Digest, Directory>();
+  return async (digest) => {
+    const alone = closure.get(digest) ?? (await service.get(digest));
+    if (alone !== undefined || root.type !== "directory") return alone;
+    for await (const directory of service.getClosure(root.digest)) {
+      closure.set(encodedDirectoryOf(directory).digest, directory);
+    }
+    return closure.get(digest);
+  };
 }
 
 async function entriesOf(
-  { store }: OpenStore,
-  node: Node,
+  { node, directories }: Found,
   path: string,
 ): Promise<readonly { readonly name: string; readonly node: Node }[]> {
   if (node.type !== "directory") return [{ name: path, node }];
-  const directory = await store.directories.get(node.digest);
+  const directory = await directories(node.digest);
   if (directory === undefined) {
     throw new CastoreError("INCOMPLETE", `${path}: directory ${node.digest} is missing`);
   }

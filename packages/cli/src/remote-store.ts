@@ -2,6 +2,8 @@ import {
   CastoreError,
   createCachedBlobService,
   createCachedDirectoryService,
+  createFirstBlobService,
+  createFirstDirectoryService,
   openBlobService,
   openDirectoryService,
   parseBlobServiceUrl,
@@ -9,62 +11,82 @@ import {
 } from "@castore/castore";
 import {
   createCachedPathInfoService,
+  createFirstPathInfoService,
   type NarServices,
   openPathInfoService,
   type PathInfoService,
   parsePathInfoServiceUrl,
 } from "@castore/nar-bridge";
-import { openStore } from "./stack.ts";
+import { openStore, type StoreOptions } from "./stack.ts";
+import { isStoreUrl } from "./store-command.ts";
 
 /** Blobs, directories and path infos that may be anywhere. */
-export interface Services {
+export interface Services extends AsyncDisposable {
   readonly services: NarServices;
   readonly pathInfos: PathInfoService;
-  close(): Promise<void>;
 }
 
-/** Whether a store's name is a service URL (docs/grpc.md), and not a local store's directory. */
-export function isStoreUrl(text: string): boolean {
-  return /^[a-z][a-z0-9+.-]*:/.test(text);
-}
-
-/** The services at a service URL, or in the local store in a directory. */
-export async function openServices(store: string | undefined): Promise<Services> {
-  if (store !== undefined && isStoreUrl(store)) return await openRemote(store);
-  const local = await openStore(store === undefined ? {} : { store });
+/** The services at the service URL `options.store`, or in the local store in that directory. */
+export async function openServices(options: StoreOptions): Promise<Services> {
+  if (options.store !== undefined && isStoreUrl(options.store)) return openUrl(options.store);
+  const local = await openStore(options);
   const close = () => local.store.close();
-  return { services: local.store, pathInfos: local.pathInfos, close };
+  return { services: local.store, pathInfos: local.pathInfos, [Symbol.asyncDispose]: close };
 }
 
-/** What `near` has, and what `far` has once it was copied to near. Closes both. */
-export function cachedServices(near: Services, far: Services): Services {
-  const close = async (): Promise<void> => {
-    await Promise.all([near.close(), far.close()]);
-  };
+/** What `near` has, and what the first of `far` that has it has, once it was copied to near. */
+export async function openCachedServices(
+  near: StoreOptions,
+  far: readonly string[],
+): Promise<Services> {
+  const [first, ...others] = await allOpened([openServices(near), ...far.map(openUrl)]);
+  if (first === undefined) throw new Error("near was not opened");
+  const { blobs, directories } = first.services;
+  const farBlobs = createFirstBlobService(others.map(({ services }) => services.blobs));
+  const farDirectories = createFirstDirectoryService(
+    others.map(({ services }) => services.directories),
+  );
+  const farPathInfos = createFirstPathInfoService(others.map(({ pathInfos }) => pathInfos));
   return {
     services: {
-      blobs: createCachedBlobService(near.services.blobs, far.services.blobs),
-      directories: createCachedDirectoryService(
-        near.services.directories,
-        far.services.directories,
-      ),
+      blobs: createCachedBlobService(blobs, farBlobs),
+      directories: createCachedDirectoryService(directories, farDirectories),
     },
-    pathInfos: createCachedPathInfoService(near.pathInfos, far.pathInfos),
-    close,
+    pathInfos: createCachedPathInfoService(first.pathInfos, farPathInfos),
+    [Symbol.asyncDispose]: () => closeAll([first, ...others]),
   };
 }
 
-async function openRemote(text: string): Promise<Services> {
+async function openUrl(text: string): Promise<Services> {
   const pathInfoUrl = parsePathInfoServiceUrl(text);
   if (pathInfoUrl.type === "binary-cache") {
     throw new CastoreError("UNSUPPORTED", `${text}: a binary cache is named with --upstream`);
   }
-  const blobs = await openBlobService(parseBlobServiceUrl(text));
-  const directories = await openDirectoryService(parseDirectoryServiceUrl(text));
-  const pathInfos = await openPathInfoService(pathInfoUrl);
-  const close = async (): Promise<void> => {
-    await Promise.all([blobs.close(), directories.close(), pathInfos.close()]);
+  const [blobs, directories, pathInfos] = await allOpened([
+    openBlobService(parseBlobServiceUrl(text)),
+    openDirectoryService(parseDirectoryServiceUrl(text)),
+    openPathInfoService(pathInfoUrl),
+  ] as const);
+  return {
+    services: { blobs: blobs.service, directories: directories.service },
+    pathInfos: pathInfos.service,
+    [Symbol.asyncDispose]: () => closeAll([blobs, directories, pathInfos]),
   };
-  const services = { blobs: blobs.service, directories: directories.service };
-  return { services, pathInfos: pathInfos.service, close };
+}
+
+/** All of them; where one fails, the others are closed again. */
+async function allOpened<T extends readonly Promise<AsyncDisposable>[]>(
+  opening: T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  try {
+    return await Promise.all(opening);
+  } catch (error) {
+    const settled = await Promise.allSettled(opening);
+    await closeAll(settled.flatMap((it) => (it.status === "fulfilled" ? [it.value] : [])));
+    throw error;
+  }
+}
+
+async function closeAll(parts: readonly AsyncDisposable[]): Promise<void> {
+  await Promise.all(parts.map((part) => part[Symbol.asyncDispose]()));
 }

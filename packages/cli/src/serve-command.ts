@@ -15,10 +15,11 @@ import {
 import { Command } from "commander";
 import { applyConfigFile } from "./config-file.ts";
 import { readKeys, readSecret } from "./key-files.ts";
-import { cachedServices, isStoreUrl, openServices } from "./remote-store.ts";
+import { openCachedServices, openServices } from "./remote-store.ts";
 import { logLine, runServer } from "./run-server.ts";
 import { collect, parseListenAddress, parseSize } from "./settings.ts";
 import { openStore, type StoreOptions, UNLEASED_MS } from "./stack.ts";
+import { collectStoreUrls, isStoreUrl, storeOption } from "./store-command.ts";
 
 /** How long gRPC calls under way may still take. */
 const GRPC_GRACE_MS = 1_000;
@@ -26,7 +27,7 @@ const GRPC_GRACE_MS = 1_000;
 interface ServeOptions extends StoreOptions {
   readonly listen: ListenAddress;
   readonly grpcListen?: ListenAddress;
-  readonly far?: string;
+  readonly far?: readonly string[];
   readonly signingKey?: readonly string[];
   readonly rootSigningKey?: readonly string[];
   readonly uploadTokenFile?: string;
@@ -42,11 +43,8 @@ export function serveCommand(): Command {
       port: 9001,
     })
     .option("--grpc-listen <address>", "also speak snix's gRPC there", parseListenAddress)
-    .option(
-      "--store <dir>",
-      "local store ($CASTORE_STORE or your cache directory), or a service URL",
-    )
-    .option("--far <url>", "serve what is there too, copied to the store when first read")
+    .addOption(storeOption())
+    .option("--far <url>", "serve what is there, too, once copied; repeatable", collectStoreUrls)
     .option("--store-max-size <size>", "evict the least recently used above this", parseSize)
     .option("--signing-key <file>", "sign narinfos that come unsigned, repeatable", collect)
     .option("--root-signing-key <file>", "sign root nodes with this key, repeatable", collect)
@@ -69,7 +67,7 @@ Fill it with Nix, from this machine or anywhere with the token as netrc password
 Keys are made by: nix-store --generate-binary-cache-key NAME SECRET-FILE PUBLIC-FILE`;
 
 async function runServe(options: ServeOptions): Promise<void> {
-  const isRemote = options.far !== undefined || isStoreUrl(options.store ?? "");
+  const isRemote = (options.far ?? []).length > 0 || isStoreUrl(options.store ?? "");
   await (isRemote ? serveServices(options) : serveLocalStore(options));
 }
 
@@ -101,16 +99,13 @@ async function serveServices(options: ServeOptions): Promise<void> {
     const message = "uploads need a local store and no --far: drop the keys and the token";
     throw new CastoreError("INVALID", message);
   }
-  const near = await openServices(options.store);
-  const opened =
-    options.far === undefined ? near : cachedServices(near, await openServices(options.far));
+  const { far = [] } = options;
+  await using opened = await (far.length === 0
+    ? openServices(options)
+    : openCachedServices(options, far));
   const { services, pathInfos } = opened;
   const shared = { services, pathInfos, storeDir: NIX_STORE_DIR, log: logLine };
-  try {
-    await run(options, createReadOnlyCacheServer(shared), createCacheGrpcServer(shared));
-  } finally {
-    await opened.close();
-  }
+  await run(options, createReadOnlyCacheServer(shared), createCacheGrpcServer(shared));
 }
 
 async function run(

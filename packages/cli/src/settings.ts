@@ -3,9 +3,8 @@ import { join } from "node:path";
 import type { ListenAddress } from "@castore/nar-bridge";
 import { InvalidArgumentError } from "commander";
 
-/** Where the store lies unless told: $CASTORE_STORE, or castore in the user's cache directory. */
+/** Where the store lies unless told: castore in the user's cache directory. */
 export function defaultStorePath(env: NodeJS.ProcessEnv = process.env): string {
-  if (env.CASTORE_STORE) return env.CASTORE_STORE;
   return join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "castore");
 }
 

@@ -12,6 +12,7 @@ import { createProgress } from "./progress.ts";
 import { logLine } from "./run-server.ts";
 import { parseSize } from "./settings.ts";
 import { openCache, openSubstituter, type StoreOptions, type UpstreamOptions } from "./stack.ts";
+import { localStoreOption } from "./store-command.ts";
 
 interface SubstituteOptions extends StoreOptions, UpstreamOptions {
   readonly closure: boolean;
@@ -21,7 +22,7 @@ interface SubstituteOptions extends StoreOptions, UpstreamOptions {
 export function substituteCommand(): Command {
   const command = new Command("substitute")
     .description("Fetch store paths and all they refer to into the local store, without Nix.")
-    .option("--store <dir>", "local store ($CASTORE_STORE or your cache directory)")
+    .addOption(localStoreOption())
     .option("--store-max-size <size>", "evict the least recently used above this", parseSize)
     .option("--no-closure", "only the paths named, not what they refer to")
     .option("--json", "one JSON line for each path")
