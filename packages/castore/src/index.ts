@@ -30,11 +30,13 @@ export {
 export { AssembledBlobs, type AssembledBlobsOptions } from "./fetching/assembled-blobs.ts";
 export {
   ChunkFetcher,
-  type ChunkPlan,
   type ChunkTransport,
   FETCH_BYTES_MAX,
   FETCH_ITEMS_MAX,
+  FETCH_PARALLEL,
+  type FetchedChunk,
 } from "./fetching/chunk-fetcher.ts";
+export type { ChunkPlan } from "./fetching/chunk-plan.ts";
 export {
   CLOSURE_REQUEST_KNOWN_MAX,
   CLOSURE_REQUEST_WANTED_MAX,
@@ -45,7 +47,9 @@ export {
 export {
   decodeFetchAnswer,
   encodeFetchAnswer,
+  FETCH_END_BYTES,
   FETCH_FRAME_BYTES_MAX,
+  FETCH_FRAME_HEADER_BYTES,
   type FetchFrame,
   fetchFrameContents,
 } from "./fetching/fetch-answer.ts";
@@ -56,6 +60,7 @@ export {
   FETCH_REQUEST_ITEMS_MAX,
   type FetchRequest,
 } from "./fetching/fetch-request.ts";
+export { createTransferCost, type TransferCost } from "./fetching/transfer-cost.ts";
 export { type NearServices, planTree, type TreePlan } from "./fetching/tree-plan.ts";
 export { walkFiles } from "./files/file-walk.ts";
 export {

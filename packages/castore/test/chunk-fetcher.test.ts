@@ -4,6 +4,7 @@ import {
   type ChunkTransport,
   FETCH_ITEMS_MAX,
 } from "../src/fetching/chunk-fetcher.ts";
+import { createTransferCost } from "../src/fetching/transfer-cost.ts";
 import { type Digest, digestOf } from "../src/model/digest.ts";
 import type { ChunkMeta } from "../src/services/blob-service.ts";
 
@@ -21,7 +22,11 @@ function remote(chunks: ReadonlyMap<Digest, Uint8Array>, gate?: Promise<void>): 
       self.requests.push(wanted);
       signal?.addEventListener("abort", () => self.aborted++);
       await gate;
-      for (const { digest } of wanted) yield chunks.get(digest);
+      let requests = 1;
+      for (const { digest, size } of wanted) {
+        yield { bytes: chunks.get(digest), cost: { requests, bytes: size + 10 } };
+        requests = 0;
+      }
     },
   };
   return self;
@@ -105,7 +110,7 @@ test("wrong, missing and cut-off answers fail the chunk they belong to, named", 
     async *fetchChunks(wanted) {
       for (const { digest } of wanted) {
         if (digest === cut.digest) return;
-        yield chunks.get(digest);
+        yield { bytes: chunks.get(digest), cost: { requests: 0, bytes: 0 } };
       }
     },
   };
@@ -136,4 +141,56 @@ test("a closed fetcher fails what is waited for", async () => {
   const taken = plan.take(chunk);
   fetcher[Symbol.dispose]();
   await expect(taken).rejects.toMatchObject({ code: "CLOSED" });
+});
+
+test("early chunks fill what readers leave, alone only while nothing is under way", async () => {
+  const chunks = makeChunks(30, 1_000);
+  let answer = () => {};
+  const gate = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  const source = remote(chunks, gate);
+  using fetcher = new ChunkFetcher(source);
+  const list = metas(chunks);
+  using reader = fetcher.plan(list.slice(0, 5));
+  const early = [10, 15, 20].map((at) =>
+    fetcher.plan(list.slice(at, at + 5), { urgency: "early" }),
+  );
+  using second = fetcher.plan(list.slice(5, 10));
+  answer();
+  for (const chunk of list.slice(0, 5)) await reader.take(chunk);
+  for (const chunk of list.slice(5, 10)) await second.take(chunk);
+  expect(source.requests.map(({ length }) => length)).toEqual([5, 20]);
+  using late = fetcher.plan(list.slice(10, 15));
+  for (const chunk of list.slice(10, 15)) await late.take(chunk);
+  for (const plan of early) plan[Symbol.dispose]();
+  expect(source.requests.length).toBe(2);
+});
+
+test("early chunks keep to their own limit, and leave readers theirs", async () => {
+  const chunks = makeChunks(20, 1_000);
+  const source = remote(chunks);
+  using fetcher = new ChunkFetcher(source, { aheadBytes: 4_000, earlyBytes: 3_000 });
+  const list = metas(chunks);
+  using _early = fetcher.plan(list.slice(10), { urgency: "early" });
+  using reader = fetcher.plan(list.slice(0, 10));
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(source.requests.flat().length).toBe(7);
+  for (const chunk of list.slice(0, 10)) await reader.take(chunk);
+  expect(source.requests.flat().length).toBe(13);
+});
+
+test("what a chunk took counts once, for the plan that it was fetched for", async () => {
+  const chunks = makeChunks(4, 100);
+  const list = metas(chunks);
+  using fetcher = new ChunkFetcher(remote(chunks), { parallel: 1 });
+  const [first, second] = [createTransferCost(), createTransferCost()];
+  using a = fetcher.plan(list.slice(0, 3), { cost: first });
+  using b = fetcher.plan(list.slice(2), { cost: second });
+  for (const chunk of list.slice(0, 3)) await a.take(chunk);
+  for (const chunk of list.slice(2)) await b.take(chunk);
+  expect([first, second]).toEqual([
+    { requests: 1, bytes: 330 },
+    { requests: 1, bytes: 110 },
+  ]);
 });

@@ -10,7 +10,7 @@ import type {
 } from "../services/blob-service.ts";
 import type { ChunkIndex } from "../services/chunk-index.ts";
 import type { ByteSource, CallOptions } from "../streams/byte-source.ts";
-import type { ChunkPlan } from "./chunk-fetcher.ts";
+import type { ChunkPlan } from "./chunk-plan.ts";
 import type { TreePlan } from "./tree-plan.ts";
 
 /** Blobs up to this are stored once they are whole; larger ones while they come. */

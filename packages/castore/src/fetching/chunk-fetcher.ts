@@ -2,6 +2,8 @@ import { CastoreError } from "../castore-error.ts";
 import { type Digest, digestOf } from "../model/digest.ts";
 import type { ChunkMeta } from "../services/blob-service.ts";
 import type { CallOptions } from "../streams/byte-source.ts";
+import { type ChunkPlan, OpenPlan, type PlanKeeper } from "./chunk-plan.ts";
+import { createTransferCost, type TransferCost } from "./transfer-cost.ts";
 
 /** Most chunks in one request. */
 export const FETCH_ITEMS_MAX = 1_024;
@@ -9,35 +11,51 @@ export const FETCH_ITEMS_MAX = 1_024;
 export const FETCH_BYTES_MAX = 8 * 1024 * 1024;
 /** Requests under way at once. */
 export const FETCH_PARALLEL = 4;
-/** Most bytes requested or held for consumers that did not ask for them yet. */
+/** Most bytes requested or held for readers that did not ask for them yet. */
 export const FETCH_AHEAD_BYTES = 48 * 1024 * 1024;
+/** The same for plans that have no reader yet. */
+export const FETCH_EARLY_BYTES = 32 * 1024 * 1024;
 
 /** A remote that hands out chunks by digest. It is not trusted: what it gives is verified. */
 export interface ChunkTransport {
   /**
-   * The bytes of chunks[i], in order of i; undefined where the remote does not have it. Fewer
-   * answers than chunks means that the request broke off.
+   * chunks[i], in order of i. Fewer answers than chunks means that the request broke off.
    */
-  fetchChunks(
-    chunks: readonly ChunkMeta[],
-    options: CallOptions,
-  ): AsyncIterable<Uint8Array | undefined>;
+  fetchChunks(chunks: readonly ChunkMeta[], options: CallOptions): AsyncIterable<FetchedChunk>;
 }
 
-/** The chunks that one reader will need, in the order in which it will take them. */
-export interface ChunkPlan extends Disposable {
-  /**
-   * The verified bytes of `chunk`, shared with other takers: not to be changed. Rejects INCOMPLETE
-   * where the remote lacks it, CORRUPT where its bytes are wrong, UNAVAILABLE where the request
-   * failed.
-   */
-  take(chunk: ChunkMeta): Promise<Uint8Array>;
+export interface FetchedChunk {
+  /** Undefined where the remote does not have it. */
+  readonly bytes: Uint8Array | undefined;
+  /** What it took, the request included if it is the first of one. */
+  readonly cost: TransferCost;
 }
+
+export interface PlanOptions {
+  /** Counts what is fetched for this plan. What several want counts for the first. */
+  readonly cost?: TransferCost | undefined;
+  /**
+   * "early": nobody reads yet. Such chunks go into room that requests for readers leave, or into
+   * requests of their own while there are no others, within FETCH_EARLY_BYTES.
+   */
+  readonly urgency?: "reader" | "early" | undefined;
+}
+
+export interface ChunkFetcherLimits {
+  readonly parallel?: number;
+  readonly aheadBytes?: number;
+  readonly earlyBytes?: number;
+}
+
+type Urgency = "reader" | "early";
 
 interface Wanted {
   readonly chunk: ChunkMeta;
   /** Takes still to come from all plans. */
   uses: number;
+  /** Of the plan that it is fetched for. */
+  readonly cost: TransferCost;
+  readonly urgency: Urgency;
   readonly bytes: Promise<Uint8Array>;
   settle(bytes: Uint8Array): void;
   fail(error: unknown): void;
@@ -54,32 +72,32 @@ interface ChunkRequest {
 /**
  * Fetches chunks for several readers at once in few large requests: a request is filled from all
  * plans, older plans first, and chunks are fetched ahead of their readers within FETCH_AHEAD_BYTES.
- * A chunk that a reader waits for is never held up by that limit.
+ * A chunk that a reader waits for is never held up by that limit, nor by what has no reader yet.
  */
-export class ChunkFetcher implements Disposable {
+export class ChunkFetcher implements PlanKeeper, Disposable {
   readonly #transport: ChunkTransport;
   readonly #wanted = new Map<Digest, Wanted>();
   readonly #urgent: Wanted[] = [];
-  readonly #plans = new Set<OpenPlan>();
+  readonly #plans = { reader: new Set<OpenPlan>(), early: new Set<OpenPlan>() };
   readonly #abort = new AbortController();
   readonly #parallel: number;
-  readonly #aheadBytesMax: number;
+  readonly #bytesMax: Readonly<Record<Urgency, number>>;
+  /** Requested or held. */
+  readonly #bytes = { reader: 0, early: 0 };
   #requests = 0;
-  #aheadBytes = 0;
 
-  constructor(
-    transport: ChunkTransport,
-    limits: { readonly parallel?: number; readonly aheadBytes?: number } = {},
-  ) {
+  constructor(transport: ChunkTransport, limits: ChunkFetcherLimits = {}) {
     this.#transport = transport;
     this.#parallel = limits.parallel ?? FETCH_PARALLEL;
-    this.#aheadBytesMax = limits.aheadBytes ?? FETCH_AHEAD_BYTES;
+    const { aheadBytes = FETCH_AHEAD_BYTES, earlyBytes = FETCH_EARLY_BYTES } = limits;
+    this.#bytesMax = { reader: aheadBytes, early: earlyBytes };
   }
 
   /** Starts fetching `chunks` ahead. A chunk listed n times may be taken n times at one fetch. */
-  plan(chunks: readonly ChunkMeta[]): ChunkPlan {
-    const plan = new OpenPlan(chunks, this);
-    this.#plans.add(plan);
+  plan(chunks: readonly ChunkMeta[], options: PlanOptions = {}): ChunkPlan {
+    const { cost = createTransferCost(), urgency = "reader" } = options;
+    const plan = new OpenPlan(chunks, this, cost);
+    this.#plans[urgency].add(plan);
     this.#fill();
     return plan;
   }
@@ -90,11 +108,11 @@ export class ChunkFetcher implements Disposable {
     this.#abort.abort(reason);
     for (const wanted of this.#wanted.values()) wanted.fail(reason);
     this.#wanted.clear();
-    this.#plans.clear();
+    for (const plans of Object.values(this.#plans)) plans.clear();
   }
 
-  take(chunk: ChunkMeta, planned: boolean): Promise<Uint8Array> {
-    const wanted = this.#want(chunk, planned ? 0 : 1);
+  take(chunk: ChunkMeta, plan: OpenPlan, isPlanned: boolean): Promise<Uint8Array> {
+    const wanted = this.#want(chunk, isPlanned ? 0 : 1, plan, "reader");
     if (wanted.state === "waiting") {
       this.#urgent.push(wanted);
       this.#fill();
@@ -102,7 +120,6 @@ export class ChunkFetcher implements Disposable {
     return wanted.bytes.finally(() => this.release(chunk, 1));
   }
 
-  /** Gives back `uses` takes that were planned. */
   release(chunk: ChunkMeta, uses: number): void {
     const wanted = this.#wanted.get(chunk.digest);
     if (wanted === undefined) return;
@@ -119,18 +136,18 @@ export class ChunkFetcher implements Disposable {
   #forget(wanted: Wanted): void {
     if (this.#wanted.get(wanted.chunk.digest) !== wanted) return;
     this.#wanted.delete(wanted.chunk.digest);
-    if (wanted.state !== "waiting") this.#aheadBytes -= wanted.chunk.size;
+    if (wanted.state !== "waiting") this.#bytes[wanted.urgency] -= wanted.chunk.size;
   }
 
   closePlan(plan: OpenPlan): void {
-    this.#plans.delete(plan);
+    for (const plans of Object.values(this.#plans)) plans.delete(plan);
   }
 
-  #want(chunk: ChunkMeta, uses: number): Wanted {
+  #want(chunk: ChunkMeta, uses: number, { cost }: OpenPlan, urgency: Urgency): Wanted {
     this.#abort.signal.throwIfAborted();
     let wanted = this.#wanted.get(chunk.digest);
     if (wanted === undefined) {
-      wanted = createWanted(chunk);
+      wanted = createWanted(chunk, cost, urgency);
       this.#wanted.set(chunk.digest, wanted);
       wanted.uses = Math.max(uses, 1);
     } else {
@@ -151,34 +168,41 @@ export class ChunkFetcher implements Disposable {
     }
   }
 
-  #nextBatch(): Wanted[] {
-    const batch: Wanted[] = [];
-    let bytes = 0;
-    const isFull = (next: ChunkMeta): boolean =>
-      batch.length === FETCH_ITEMS_MAX || (bytes > 0 && bytes + next.size > FETCH_BYTES_MAX);
-    const add = (wanted: Wanted): void => {
-      if (wanted.state !== "waiting" || wanted.uses <= 0) return;
-      wanted.state = "requested";
-      this.#aheadBytes += wanted.chunk.size;
-      bytes += wanted.chunk.size;
-      batch.push(wanted);
-    };
+  #nextBatch(): readonly Wanted[] {
+    const batch: Batch = { wanted: [], bytes: 0 };
     for (let wanted = this.#urgent[0]; wanted !== undefined; wanted = this.#urgent[0]) {
-      if (isFull(wanted.chunk)) return batch;
-      add(wanted);
+      if (isFull(batch, wanted.chunk)) return batch.wanted;
+      this.#add(batch, wanted);
       this.#urgent.shift();
     }
-    for (const plan of this.#plans) {
+    this.#addPlanned(batch, "reader");
+    // Alone, early chunks wait until nothing else is under way: that gathers them.
+    if (batch.wanted.length > 0 || this.#requests === 0) this.#addPlanned(batch, "early");
+    return batch.wanted;
+  }
+
+  /** Fills `batch` with what is next in the plans, as far as the limits allow. */
+  #addPlanned(batch: Batch, urgency: Urgency): void {
+    for (const plan of this.#plans[urgency]) {
       for (let next = plan.peek(); next !== undefined; next = plan.peek()) {
-        const ahead = this.#aheadBytes + next.chunk.size;
-        if (isFull(next.chunk) || (this.#aheadBytes > 0 && ahead > this.#aheadBytesMax)) {
-          return batch;
+        const known = this.#wanted.get(next.chunk.digest);
+        if (known === undefined || isWaiting(known)) {
+          const held = this.#bytes[urgency];
+          const isOver = held > 0 && held + next.chunk.size > this.#bytesMax[urgency];
+          if (isOver || isFull(batch, next.chunk)) return;
         }
-        add(this.#want(next.chunk, next.uses));
+        this.#add(batch, this.#want(next.chunk, next.uses, plan, urgency));
         plan.advance();
       }
     }
-    return batch;
+  }
+
+  #add(batch: Batch, wanted: Wanted): void {
+    if (!isWaiting(wanted)) return;
+    wanted.state = "requested";
+    this.#bytes[wanted.urgency] += wanted.chunk.size;
+    batch.wanted.push(wanted);
+    batch.bytes += wanted.chunk.size;
   }
 
   async #request(batch: readonly Wanted[]): Promise<void> {
@@ -188,13 +212,16 @@ export class ChunkFetcher implements Disposable {
     let index = 0;
     try {
       const chunks = batch.map(({ chunk }) => chunk);
-      for await (const bytes of this.#transport.fetchChunks(chunks, { signal })) {
+      for await (const { bytes, cost } of this.#transport.fetchChunks(chunks, { signal })) {
         const wanted = batch[index++];
         if (wanted === undefined) break;
+        wanted.cost.requests += cost.requests;
+        wanted.cost.bytes += cost.bytes;
         this.#settle(wanted, bytes);
       }
       if (index < batch.length) throw new CastoreError("UNAVAILABLE", "the answer ended early");
     } catch (cause) {
+      if (index === 0 && batch[0] !== undefined) batch[0].cost.requests++;
       const what = `fetch of ${batch.length} chunks broke off after ${index}`;
       const error = new CastoreError("UNAVAILABLE", `${what}: ${messageOf(cause)}`, { cause });
       for (const wanted of batch) if (wanted.state === "requested") this.#fail(wanted, error);
@@ -230,7 +257,21 @@ export class ChunkFetcher implements Disposable {
   }
 }
 
-function createWanted(chunk: ChunkMeta): Wanted {
+/** What goes into one request. */
+interface Batch {
+  readonly wanted: Wanted[];
+  bytes: number;
+}
+
+function isFull({ wanted, bytes }: Batch, next: ChunkMeta): boolean {
+  return wanted.length === FETCH_ITEMS_MAX || (bytes > 0 && bytes + next.size > FETCH_BYTES_MAX);
+}
+
+function isWaiting({ state, uses }: Wanted): boolean {
+  return state === "waiting" && uses > 0;
+}
+
+function createWanted(chunk: ChunkMeta, cost: TransferCost, urgency: Urgency): Wanted {
   let settle: (bytes: Uint8Array) => void = () => {};
   let fail: (error: unknown) => void = () => {};
   const bytes = new Promise<Uint8Array>((resolve, reject) => {
@@ -239,61 +280,7 @@ function createWanted(chunk: ChunkMeta): Wanted {
   });
   // A failure nobody waits for any more is nobody's concern.
   bytes.catch(() => {});
-  return { chunk, uses: 1, bytes, settle, fail, state: "waiting" };
-}
-
-class OpenPlan implements ChunkPlan {
-  readonly #fetcher: ChunkFetcher;
-  readonly #order: readonly ChunkMeta[];
-  /** Takes left of each chunk that was handed to the fetcher or still will be. */
-  readonly #uses = new Map<Digest, number>();
-  readonly #admitted = new Set<Digest>();
-  #position = 0;
-  #closed = false;
-
-  constructor(chunks: readonly ChunkMeta[], fetcher: ChunkFetcher) {
-    this.#fetcher = fetcher;
-    const order: ChunkMeta[] = [];
-    for (const chunk of chunks) {
-      const uses = this.#uses.get(chunk.digest) ?? 0;
-      if (uses === 0) order.push(chunk);
-      this.#uses.set(chunk.digest, uses + 1);
-    }
-    this.#order = order;
-  }
-
-  /** The next chunk to fetch ahead and the takes it is for; undefined when there is none. */
-  peek(): { readonly chunk: ChunkMeta; readonly uses: number } | undefined {
-    for (;;) {
-      const chunk = this.#order[this.#position];
-      if (chunk === undefined || this.#closed) return undefined;
-      const uses = this.#uses.get(chunk.digest) ?? 0;
-      if (uses > 0 && !this.#admitted.has(chunk.digest)) return { chunk, uses };
-      this.#position++;
-    }
-  }
-
-  advance(): void {
-    const chunk = this.#order[this.#position++];
-    if (chunk !== undefined) this.#admitted.add(chunk.digest);
-  }
-
-  take(chunk: ChunkMeta): Promise<Uint8Array> {
-    const uses = this.#uses.get(chunk.digest) ?? 0;
-    if (uses === 0) return this.#fetcher.take(chunk, false);
-    this.#uses.set(chunk.digest, uses - 1);
-    return this.#fetcher.take(chunk, this.#admitted.has(chunk.digest));
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#fetcher.closePlan(this);
-    for (const chunk of this.#order) {
-      const uses = this.#uses.get(chunk.digest) ?? 0;
-      if (uses > 0 && this.#admitted.has(chunk.digest)) this.#fetcher.release(chunk, uses);
-    }
-  }
+  return { chunk, uses: 1, cost, urgency, bytes, settle, fail, state: "waiting" };
 }
 
 function messageOf(error: unknown): string {

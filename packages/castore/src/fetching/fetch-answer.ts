@@ -16,7 +16,10 @@ export const FETCH_FRAME_BYTES_MAX = 1 << 20;
 const STATUSES = { done: 0, more: 1, missing: 2, failed: 3, leftOut: 4 } as const;
 const STATUS_NAMES = ["done", "more", "missing", "failed", "leftOut"] as const;
 const STATUS_END = 255;
-const HEADER_BYTES = 10;
+/** Bytes of a frame besides its contents. */
+export const FETCH_FRAME_HEADER_BYTES = 10;
+/** Bytes of the last frame. */
+export const FETCH_END_BYTES = FETCH_FRAME_HEADER_BYTES + DIGEST_BYTES;
 /** zstd adds this much at most to what it cannot compress. */
 const ENCODED_BYTES_MAX = FETCH_FRAME_BYTES_MAX + 8_192;
 
@@ -67,7 +70,7 @@ function headerOf(
   encoding: FetchFrame["encoding"],
   length: number,
 ): Buffer {
-  const header = Buffer.alloc(HEADER_BYTES);
+  const header = Buffer.alloc(FETCH_FRAME_HEADER_BYTES);
   header.writeUInt32BE(index, 0);
   header[4] = status;
   header[5] = encoding === "zstd" ? 1 : 0;
@@ -115,7 +118,7 @@ class AnswerDecoder {
       return undefined;
     }
     if (this.#header === undefined) {
-      this.#header = this.#queue.take(HEADER_BYTES);
+      this.#header = this.#queue.take(FETCH_FRAME_HEADER_BYTES);
       if (this.#header === undefined) return undefined;
       this.#checkHeader(this.#header);
       this.#hasher.update(this.#header);

@@ -17,12 +17,18 @@ const STATUS: Readonly<Record<CastoreErrorCode, number>> = {
 const UPLOAD_STATUS: Readonly<Partial<Record<CastoreErrorCode, number>>> = {
   CORRUPT: 400,
   INCOMPLETE: 400,
-  EXHAUSTED: 507,
 };
+const INSUFFICIENT_STORAGE = 507;
 
 /** The status for `error`; 500 for what is not a CastoreError, a bug. */
 export function httpStatusOf(error: unknown, direction: "download" | "upload"): number {
   if (!(error instanceof CastoreError)) return 500;
   const upload = direction === "upload" ? UPLOAD_STATUS[error.code] : undefined;
+  if (direction === "upload" && isOutOfRoom(error)) return INSUFFICIENT_STORAGE;
   return upload ?? STATUS[error.code];
+}
+
+/** Whether it is this machine's room that is exhausted: that has a cause, our limits have none. */
+function isOutOfRoom({ code, cause }: CastoreError): boolean {
+  return code === "EXHAUSTED" && cause !== undefined;
 }

@@ -4,12 +4,17 @@ import {
   type ChunkMeta,
   type ChunkTransport,
   type ClosureRequest,
+  createTransferCost,
   createZstdDecoder,
   decodeFetchAnswer,
   encodeClosureRequest,
   encodeFetchRequest,
+  FETCH_END_BYTES,
+  FETCH_FRAME_HEADER_BYTES,
+  type FetchedChunk,
   fetchFrameContents,
   objectKey,
+  type TransferCost,
   zstdDecompress,
 } from "@castore/castore";
 import type { StoreDir } from "../nix/store-path.ts";
@@ -36,12 +41,17 @@ export interface EndpointInfo {
 export interface CastoreEndpoint extends ChunkTransport {
   readonly base: URL;
   /** Rejects UNSUPPORTED where the server speaks another version or serves another StoreDir. */
-  info(options?: CallOptions): Promise<EndpointInfo>;
+  info(options?: CostOptions): Promise<EndpointInfo>;
   /**
    * Path infos, directories and recipes of the paths asked for, as docs/protocol.md, section 4,
    * orders them. One request where the server has the feature, else as staticClosure says.
    */
-  closure(query: ClosureRequest, options?: CallOptions): AsyncIterable<ClosureRecord>;
+  closure(query: ClosureRequest, options?: CostOptions): AsyncIterable<ClosureRecord>;
+}
+
+export interface CostOptions extends CallOptions {
+  /** Counts what it takes. */
+  readonly cost?: TransferCost | undefined;
 }
 
 export interface CastoreEndpointOptions {
@@ -66,7 +76,7 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     this.#options = options;
   }
 
-  async info(options: CallOptions = {}): Promise<EndpointInfo> {
+  async info(options: CostOptions = {}): Promise<EndpointInfo> {
     if (this.#info !== undefined && this.#info.expires > Date.now()) return this.#info.value;
     const response = await this.#send("info", { headersTimeoutMs: LOOKUP_TIMEOUT_MS, ...options });
     const body = await readBody(response, INFO_BYTES_MAX);
@@ -75,7 +85,7 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     return value;
   }
 
-  async *closure(query: ClosureRequest, options: CallOptions = {}): AsyncIterable<ClosureRecord> {
+  async *closure(query: ClosureRequest, options: CostOptions = {}): AsyncIterable<ClosureRecord> {
     const { features } = await this.info(options);
     if (features.has("closure")) {
       const body = encodeClosureRequest(query);
@@ -84,15 +94,16 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
       return;
     }
     const open = async (path: string, call: CallOptions) =>
-      (await this.#sendMaybe(path, { ...call }))?.body;
+      (await this.#sendMaybe(path, { ...options, ...call }))?.body;
     yield* staticClosure(open, query, options);
   }
 
   async *fetchChunks(
     chunks: readonly ChunkMeta[],
     options: CallOptions,
-  ): AsyncIterable<Uint8Array | undefined> {
-    const { features } = await this.info(options);
+  ): AsyncIterable<FetchedChunk> {
+    const cost = createTransferCost();
+    const { features } = await this.info({ ...options, cost });
     if (!features.has("fetch")) {
       yield* this.#fetchSingly(chunks, options);
       return;
@@ -100,17 +111,25 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     const body = encodeFetchRequest({ chunks: chunks.map(({ digest }) => digest), ranges: [] });
     const post = { method: "POST", body, lane: "transfer" } as const;
     const response = await this.#send("fetch", { ...post, ...options });
-    let parts: Uint8Array[] = [];
+    const parts: Uint8Array[] = [];
+    let { requests, bytes } = cost;
+    requests++;
+    bytes += FETCH_END_BYTES;
     for await (const frame of decodeFetchAnswer(response.body, chunks.length)) {
       const { status, index } = frame;
       if (status === "leftOut") return;
+      bytes += FETCH_FRAME_HEADER_BYTES + frame.bytes.byteLength;
       if (status === "done" || status === "more") parts.push(fetchFrameContents(frame));
       if (status === "more") continue;
-      const bytes = parts.length === 1 ? parts[0] : Buffer.concat(parts);
-      parts = [];
-      if (status === "done") yield bytes;
-      else if (status === "missing") yield undefined;
-      else throw new CastoreError("UNAVAILABLE", `chunk ${chunks[index]?.digest}: not readable`);
+      if (status === "failed") {
+        throw new CastoreError("UNAVAILABLE", `chunk ${chunks[index]?.digest}: not readable`);
+      }
+      const [first] = parts;
+      const whole = parts.length === 1 ? first : Buffer.concat(parts);
+      yield { bytes: status === "done" ? whole : undefined, cost: { requests, bytes } };
+      parts.length = 0;
+      requests = 0;
+      bytes = 0;
     }
   }
 
@@ -118,10 +137,10 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
   async *#fetchSingly(
     chunks: readonly ChunkMeta[],
     options: CallOptions,
-  ): AsyncIterable<Uint8Array | undefined> {
+  ): AsyncIterable<FetchedChunk> {
     const abort = new AbortController();
     const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal;
-    const underWay: Promise<Uint8Array | undefined>[] = [];
+    const underWay: Promise<FetchedChunk>[] = [];
     try {
       for (let next = 0; next < chunks.length || underWay.length > 0; ) {
         const chunk = chunks[next];
@@ -131,7 +150,8 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
           underWay.push(fetched);
           next++;
         } else {
-          yield await underWay.shift();
+          const fetched = await underWay.shift();
+          if (fetched !== undefined) yield fetched;
         }
       }
     } finally {
@@ -139,15 +159,13 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     }
   }
 
-  async #fetchChunk(
-    { digest, size }: ChunkMeta,
-    signal: AbortSignal,
-  ): Promise<Uint8Array | undefined> {
+  async #fetchChunk({ digest, size }: ChunkMeta, signal: AbortSignal): Promise<FetchedChunk> {
+    const cost = createTransferCost();
     const path = objectKey("chunks", digest);
-    const response = await this.#sendMaybe(path, { signal, lane: "transfer" });
-    if (response === undefined) return undefined;
+    const response = await this.#sendMaybe(path, { signal, lane: "transfer", cost });
+    if (response === undefined) return { bytes: undefined, cost };
     const compressed = await readBody(response, size + (size >> 4) + ZSTD_OVERHEAD_BYTES);
-    return zstdDecompress(compressed, size);
+    return { bytes: zstdDecompress(compressed, size), cost };
   }
 
   async #send(path: string, request: Omit<HttpRequest, "policy">): Promise<HttpResponse> {

@@ -12,9 +12,7 @@ import { type StoreHash, storePathHash } from "../nix/store-path.ts";
 import { type PathInfo, pathInfoOf } from "../path-infos/path-info.ts";
 import type { CastoreMetadata } from "./castore-metadata.ts";
 import type { NarSource } from "./nar-delivery.ts";
-
-/** A NAR whose compressed form is no larger is fetched as it is: metadata would cost as much. */
-export const PLAIN_FILE_BYTES_MAX = 64 * 1024;
+import { PLAIN_FILE_BYTES_MAX } from "./price-list.ts";
 
 export interface CastoreNarSourceOptions {
   /** For the log. */

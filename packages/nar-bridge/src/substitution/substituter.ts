@@ -19,11 +19,12 @@ import type { LocalPathInfoService } from "../path-infos/local-path-info-service
 import { narInfoOf, type PathInfo, pathInfoOf } from "../path-infos/path-info.ts";
 import type { FoundNarInfo, UpstreamSet } from "../upstream/upstream-set.ts";
 import type { BridgeMetrics, NarWay } from "./bridge-metrics.ts";
-import { createCastoreNarSource, PLAIN_FILE_BYTES_MAX } from "./castore-nar-source.ts";
+import { createCastoreNarSource } from "./castore-nar-source.ts";
 import type { CastoreWays } from "./castore-ways.ts";
 import { HoldBudget } from "./hold-budget.ts";
 import { type DeliveryLimits, deliverNar, type NarSource } from "./nar-delivery.ts";
 import { createPlainNarSource } from "./plain-nar-source.ts";
+import { PLAIN_FILE_BYTES_MAX } from "./price-list.ts";
 import type { ServedNar } from "./served-nar.ts";
 
 /** Narinfos kept of those that were asked for. */

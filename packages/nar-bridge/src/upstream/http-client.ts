@@ -1,6 +1,11 @@
 import type { LookupFunction } from "node:net";
 import type { SecureContext } from "node:tls";
-import { type CallOptions, CastoreError, isCastoreError } from "@castore/castore";
+import {
+  type CallOptions,
+  CastoreError,
+  isCastoreError,
+  type TransferCost,
+} from "@castore/castore";
 import type { Dispatcher } from "undici";
 import {
   ACCEPTED_ENCODINGS,
@@ -10,10 +15,12 @@ import {
 import { type AddressScope, isWithinReach, literalScope } from "./address-scope.ts";
 import { admitUrl, displayUrl, isSameOrigin, REDIRECTS_MAX, type UrlPolicy } from "./admission.ts";
 import { createTlsContext, type Environment } from "./ca-certificates.ts";
-import { type Connection, ConnectionPool } from "./connection-pool.ts";
+import { ConnectionPool } from "./connection-pool.ts";
 import { createConnector } from "./connector.ts";
 import { requestFile } from "./file-transport.ts";
+import { describeFailure, Exchange, isBrokenConnection } from "./http-exchange.ts";
 import type { HttpResponse } from "./http-response.ts";
+import { LinkMeter, type LinkSpeed } from "./link-meter.ts";
 import { type ProxyChoice, proxyAuthorization, proxyChoiceFrom } from "./proxy-settings.ts";
 import { RequestGate, type RequestLane } from "./request-gate.ts";
 
@@ -75,6 +82,8 @@ export interface HttpRequest extends CallOptions {
   /** "lookup" by default, which also asks for compression. */
   readonly lane?: RequestLane;
   readonly headersTimeoutMs?: number;
+  /** Counts the requests sent for this one and the bytes of bodies received, before decoding. */
+  readonly cost?: TransferCost | undefined;
 }
 
 /**
@@ -89,6 +98,8 @@ export interface HttpClient extends AsyncDisposable {
    * is not admitted), EXHAUSTED (too many wait), CLOSED, or with the signal's reason.
    */
   request(url: URL, request: HttpRequest): Promise<HttpResponse>;
+  /** What was measured of the way to the URL's origin; ORDINARY_LINK before anything was. */
+  link(url: URL): LinkSpeed;
   /** Ends all requests and connections. Idempotent. */
   close(): Promise<void>;
 }
@@ -97,12 +108,22 @@ export function createHttpClient(options: HttpClientOptions = {}): HttpClient {
   return new PooledHttpClient(options);
 }
 
+/** Nothing to wait for, and faster than what is done with the bytes. */
+const LOCAL_FILES: LinkSpeed = { bytesPerSecond: 1e9, roundTripMs: 0 };
+
+/** Tells the hooks, and whoever counts the cost of a request, of what passes. */
+interface TransferCounter {
+  requested(method: string): void;
+  counted(body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array>;
+}
+
 class PooledHttpClient implements HttpClient {
   readonly #options: HttpClientOptions;
   readonly #environment: Environment;
   readonly #proxyFor: ProxyChoice;
   readonly #pools = new Map<string, ConnectionPool>();
   readonly #gates = new Map<string, RequestGate>();
+  readonly #meters = new Map<string, LinkMeter>();
   /** The farthest address that each cache's own origin was seen at. */
   readonly #scopes = new Map<string, AddressScope>();
   #tlsContext: SecureContext | undefined;
@@ -117,10 +138,11 @@ class PooledHttpClient implements HttpClient {
   async request(url: URL, request: HttpRequest): Promise<HttpResponse> {
     const { policy, method = "GET" } = request;
     if (url.protocol === "file:") {
-      this.#options.hooks?.onRequest?.(url, method);
+      const counter = this.#counter(url, request.cost);
+      counter.requested(method);
       const { headers = {}, signal } = request;
       const response = await requestFile(url, { method, headers, base: policy.base, signal });
-      return { ...response, body: this.#counted(url, response.body) };
+      return { ...response, body: counter.counted(response.body) };
     }
     let target = url;
     let isHome = isSameOrigin(url, policy.base);
@@ -139,11 +161,8 @@ class PooledHttpClient implements HttpClient {
     }
   }
 
-  async *#counted(url: URL, body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    for await (const piece of body) {
-      this.#options.hooks?.onBytes?.(url, piece.byteLength);
-      yield piece;
-    }
+  link(url: URL): LinkSpeed {
+    return url.protocol === "file:" ? LOCAL_FILES : this.#meter(url).speed;
   }
 
   async close(): Promise<void> {
@@ -160,16 +179,20 @@ class PooledHttpClient implements HttpClient {
     const { lane = "lookup", method = "GET", signal } = request;
     const leave = await this.#gate(url.origin).enter(lane, { signal });
     try {
+      const counter = this.#counter(url, request.cost);
       const message = this.#message(url, request, isHome);
       const pool = this.#pool(url, isHome ? undefined : this.#reach(request.policy.base));
       for (;;) {
         signal?.throwIfAborted();
         const exchange = new Exchange(pool, signal, leave);
         try {
-          this.#options.hooks?.onRequest?.(url, method);
+          counter.requested(method);
+          const sentAt = performance.now();
           const answer = await exchange.connection.client.request(message);
+          const connection = exchange.connection.isKept ? "kept" : "new";
+          this.#meter(url).answered(performance.now() - sentAt, connection);
           this.#options.hooks?.onResponse?.(url, answer.statusCode);
-          return this.#response(url, answer, method, exchange);
+          return this.#response(url, answer, method, exchange, counter);
         } catch (error) {
           exchange.end("drop");
           const mayRepeat = exchange.connection.isKept && method !== "POST" && !signal?.aborted;
@@ -210,6 +233,7 @@ class PooledHttpClient implements HttpClient {
     { statusCode: status, headers: rawHeaders, body: readable }: Dispatcher.ResponseData,
     method: string,
     exchange: Exchange,
+    counter: TransferCounter,
   ): HttpResponse {
     readable.once("end", () => exchange.end("keep")).once("close", () => exchange.end("drop"));
     readable.on("error", () => {});
@@ -217,17 +241,19 @@ class PooledHttpClient implements HttpClient {
     for (const [name, value] of Object.entries(rawHeaders)) {
       headers[name] = Array.isArray(value) ? value.join(", ") : value;
     }
-    const { hooks } = this.#options;
+    const meter = this.#meter(url);
     const fail = (error: unknown) => this.#failure(url, error, method, exchange.signal);
     const read = async function* (): AsyncGenerator<Uint8Array> {
+      meter.bodyStarts();
       try {
-        for await (const piece of readable) {
-          hooks?.onBytes?.(url, piece.length);
+        for await (const piece of counter.counted(readable)) {
+          meter.received(piece.length);
           yield piece;
         }
       } catch (error) {
         throw fail(error);
       } finally {
+        meter.bodyEnds();
         if (!readable.readableEnded) exchange.end("drop");
       }
     };
@@ -244,6 +270,34 @@ class PooledHttpClient implements HttpClient {
         ? read()
         : decodeContent(read(), contentEncoding, displayUrl(url));
     return { status, url, headers, contentEncoding, body, discard };
+  }
+
+  #counter(url: URL, cost: TransferCost | undefined): TransferCounter {
+    const { hooks } = this.#options;
+    return {
+      requested(method) {
+        hooks?.onRequest?.(url, method);
+        if (cost !== undefined) cost.requests++;
+      },
+      async *counted(body) {
+        for await (const piece of body) {
+          hooks?.onBytes?.(url, piece.byteLength);
+          if (cost !== undefined) cost.bytes += piece.byteLength;
+          yield piece;
+        }
+      },
+    };
+  }
+
+  #meter({ origin }: URL): LinkMeter {
+    const meter = this.#meters.get(origin) ?? new LinkMeter();
+    this.#meters.delete(origin); // to stand last: the first is the one not used for longest
+    this.#meters.set(origin, meter);
+    for (const [name] of this.#meters) {
+      if (this.#meters.size <= ORIGINS_MAX) break;
+      this.#meters.delete(name);
+    }
+    return meter;
   }
 
   #gate(origin: string): RequestGate {
@@ -311,59 +365,6 @@ class PooledHttpClient implements HttpClient {
     if (this.#isClosed) {
       return new CastoreError("CLOSED", `${name}: the HTTP client was closed`, { cause: error });
     }
-    return new CastoreError("UNAVAILABLE", `${name}: ${describe(error)}`, { cause: error });
+    return new CastoreError("UNAVAILABLE", `${name}: ${describeFailure(error)}`, { cause: error });
   }
-}
-
-/** One request on one connection, until its answer is read or given up. */
-class Exchange {
-  readonly connection: Connection;
-  readonly signal: AbortSignal | undefined;
-  readonly #pool: ConnectionPool;
-  readonly #leave: () => void;
-  readonly #abort = () => this.end("drop");
-  #isOver = false;
-
-  constructor(pool: ConnectionPool, signal: AbortSignal | undefined, leave: () => void) {
-    this.#pool = pool;
-    this.signal = signal;
-    this.#leave = leave;
-    this.connection = pool.take();
-    signal?.addEventListener("abort", this.#abort, { once: true });
-  }
-
-  /** What becomes of the connection; only the first call counts. */
-  end(how: "keep" | "drop"): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    this.signal?.removeEventListener("abort", this.#abort);
-    if (how === "keep") this.#pool.giveBack(this.connection.client);
-    else this.#pool.drop(this.connection.client);
-    this.#leave();
-  }
-}
-
-function isBrokenConnection(error: unknown): boolean {
-  const code = errorCode(error);
-  return code === "ECONNRESET" || code === "EPIPE" || code === "UND_ERR_SOCKET";
-}
-
-function errorCode(error: unknown): unknown {
-  return error instanceof Error && "code" in error ? error.code : undefined;
-}
-
-function describe(error: unknown): string {
-  if (error instanceof AggregateError && error.errors.length > 0) return describe(error.errors[0]);
-  const texts: Readonly<Record<string, string>> = {
-    ECONNREFUSED: "connection refused",
-    ENOTFOUND: "host name not found",
-    EAI_AGAIN: "host name cannot be looked up now",
-    ECONNRESET: "connection reset",
-    UND_ERR_CONNECT_TIMEOUT: "no connection in time",
-    UND_ERR_HEADERS_TIMEOUT: "no answer in time",
-    UND_ERR_BODY_TIMEOUT: "the body stalled",
-    UND_ERR_SOCKET: "the connection was closed",
-  };
-  const message = error instanceof Error ? error.message : String(error);
-  return texts[String(errorCode(error))] ?? message;
 }

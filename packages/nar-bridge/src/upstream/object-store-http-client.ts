@@ -8,11 +8,13 @@ import {
   openS3ObjectStore,
   resolveS3Location,
   S3_OPTION_NAMES,
+  type TransferCost,
 } from "@castore/castore";
 import { parseCacheUrl } from "./admission.ts";
 import { requestedRange } from "./file-transport.ts";
 import type { HttpClient, HttpRequest } from "./http-client.ts";
 import type { HttpResponse } from "./http-response.ts";
+import { ORDINARY_LINK } from "./link-meter.ts";
 
 /** A large object is fetched in parts of this size, each tried again by itself. */
 const PART_BYTES = 4 << 20;
@@ -51,15 +53,36 @@ export async function openObjectStoreHttpClient(
       if (objects === undefined || !url.href.startsWith(href)) {
         throw new CastoreError("DENIED", `s3://${url.host}${url.pathname}: not in a named bucket`);
       }
-      return await requestObject(objects, url, url.href.slice(href.length), request);
+      const key = url.href.slice(href.length);
+      return await requestObject(countedObjects(objects, request.cost), url, key, request);
     },
+    link: (url) => (url.protocol === "s3:" ? ORDINARY_LINK : http.link(url)),
     close,
     [Symbol.asyncDispose]: close,
   };
 }
 
+type ReadObjects = Pick<ObjectStore, "name" | "get" | "head">;
+
+function countedObjects(objects: ObjectStore, cost: TransferCost | undefined): ReadObjects {
+  if (cost === undefined) return objects;
+  return {
+    name: objects.name,
+    async get(key, options) {
+      cost.requests++;
+      const bytes = await objects.get(key, options);
+      cost.bytes += bytes?.byteLength ?? 0;
+      return bytes;
+    },
+    async head(key, options) {
+      cost.requests++;
+      return await objects.head(key, options);
+    },
+  };
+}
+
 async function requestObject(
-  objects: ObjectStore,
+  objects: ReadObjects,
   url: URL,
   key: string,
   request: HttpRequest,
@@ -104,7 +127,7 @@ function isObjectKey(key: string): boolean {
 }
 
 async function* readParts(
-  objects: ObjectStore,
+  objects: ReadObjects,
   key: string,
   range: CallOptions & {
     readonly start: number;

@@ -1,4 +1,9 @@
-import { type CallOptions, CastoreError, isCastoreError } from "@castore/castore";
+import {
+  type CallOptions,
+  CastoreError,
+  isCastoreError,
+  type TransferCost,
+} from "@castore/castore";
 import { displayUrl, type UrlPolicy } from "./admission.ts";
 import { type Clock, SYSTEM_CLOCK } from "./clock.ts";
 import type { HttpClient } from "./http-client.ts";
@@ -21,6 +26,7 @@ export interface DownloadOptions extends CallOptions {
   readonly policy: UrlPolicy;
   /** First byte wanted; 0 by default. */
   readonly from?: number;
+  readonly cost?: TransferCost | undefined;
   readonly retriesMax?: number;
   readonly clock?: Clock;
   /** Told of each interruption that a retry follows, with the position reached. */
@@ -89,7 +95,7 @@ class ResumableDownload {
 
   /** The bytes from the position on; undefined where there are none left. */
   async open(): Promise<AsyncIterable<Uint8Array> | undefined> {
-    const { http, policy, signal } = this.#options;
+    const { http, policy, signal, cost } = this.#options;
     if (this.#position === this.#start) this.#object = undefined; // nothing to be true to yet
     const headers: Record<string, string> = {};
     if (this.#position > 0) {
@@ -97,7 +103,8 @@ class ResumableDownload {
       const validator = this.#object?.validator;
       if (validator !== undefined) headers["if-range"] = validator;
     }
-    const response = await http.request(this.#url, { policy, signal, headers, lane: "transfer" });
+    const request = { policy, signal, headers, cost, lane: "transfer" } as const;
+    const response = await http.request(this.#url, request);
     try {
       const isEnd = response.headers["content-range"] === `bytes */${this.#position}`;
       if (response.status === 416 && isEnd) {

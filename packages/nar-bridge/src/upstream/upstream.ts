@@ -1,4 +1,4 @@
-import { type CallOptions, CastoreError, untilAborted } from "@castore/castore";
+import { type CallOptions, CastoreError, type TransferCost, untilAborted } from "@castore/castore";
 import {
   CACHE_INFO_LENGTH_MAX,
   type CacheInfo,
@@ -11,6 +11,7 @@ import { admitUrl, displayUrl, parseCacheUrl, type UrlPolicy } from "./admission
 import { type Clock, SYSTEM_CLOCK } from "./clock.ts";
 import type { HttpClient } from "./http-client.ts";
 import { type HttpResponse, readBody } from "./http-response.ts";
+import type { LinkSpeed } from "./link-meter.ts";
 import { download } from "./resumable-download.ts";
 
 /** How long an answered nix-cache-info counts. */
@@ -48,6 +49,8 @@ export interface Upstream {
    * defaults where there is none. Remembered for CACHE_INFO_TTL_MS; one request for all who wait.
    */
   cacheInfo(options?: CallOptions): Promise<CacheInfo>;
+  /** What was measured of the way to it. */
+  link(): LinkSpeed;
   narInfoText(storeHash: StoreHash, options?: CallOptions): Promise<string | undefined>;
   /**
    * Something below the cache's URL: `log/…`, `….ls`, `realisations/…`. The answer's status is 200;
@@ -68,6 +71,8 @@ export interface UpstreamGetOptions extends CallOptions {
 
 export interface OpenNarOptions extends CallOptions {
   readonly from?: number;
+  /** Counts what it takes. */
+  readonly cost?: TransferCost | undefined;
   /** Told of each interruption that a retry follows. */
   readonly onInterrupted?: (error: CastoreError, position: number) => void;
 }
@@ -104,6 +109,10 @@ class HttpUpstream implements Upstream {
       });
     }
     return await untilAborted(this.#cacheInfo.value, signal);
+  }
+
+  link(): LinkSpeed {
+    return this.#http.link(this.url);
   }
 
   async narInfoText(storeHash: StoreHash, options?: CallOptions): Promise<string | undefined> {
