@@ -29,7 +29,6 @@ import {
   hashesOf,
   killedExport,
   operationsBlock,
-  runScript,
   staticNginx,
 } from "./support/static-host.ts";
 import { createThrowAwayCertificate } from "./support/throw-away-certificate.ts";
@@ -302,21 +301,6 @@ describe("castore export", () => {
     expect(() => statSync(directory)).toThrow();
     const level = await runCastore(["export", "--to", directory, "--compression", "zstd:23", app]);
     expect(level).toMatchObject({ code: 2 });
-  });
-
-  it("the rsync passes of the page copy the cache, and take away what was pruned", async () => {
-    const directory = world.temporary("exported");
-    const server = world.temporary("server");
-    mkdirSync(server);
-    const env = { DIR: directory, SERVER: server };
-    await runExport(directory, small, small2);
-    writeFileSync(join(directory, ".tmp-1"), "not yet");
-    await runScript("rsync-add", env);
-    rmSync(join(directory, ".tmp-1"));
-    expect(hashesOf(server)).toEqual(hashesOf(directory));
-    await runExport(directory, "--prune", small);
-    await runScript("rsync-prune", env);
-    expect(hashesOf(server)).toEqual(hashesOf(smallExported));
   });
 
   it("over HTTP/2 and TLS, with the server around it as the page has it", async () => {

@@ -95,7 +95,7 @@ function readLine(text: string) {
 }
 
 /** Free now; nginx cannot be given port 0. */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const address = server.address();

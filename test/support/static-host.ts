@@ -1,7 +1,7 @@
 import { execFile, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { watch } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -29,6 +29,29 @@ export async function staticNginx(directory: string, more = ""): Promise<Nginx> 
 export async function runScript(name: string, env: Readonly<Record<string, string>>) {
   const script = operationsBlock(`sh ${name}`);
   await promisify(execFile)("sh", ["-euc", script], { env: { PATH: process.env.PATH, ...env } });
+}
+
+/** Runs a script of docs/operations.md with a slow rsync, and kills it once `isTime`. */
+export async function killedScript(
+  name: string,
+  env: Readonly<Record<string, string>>,
+  isTime: () => boolean,
+): Promise<void> {
+  const slow = mkdtempSync(join(tmpdir(), "castore-slow-"));
+  const { stdout } = await promisify(execFile)("sh", ["-c", "command -v rsync"]);
+  const program = `#!/bin/sh\nexec ${stdout.trim()} --bwlimit=1M "$@"\n`;
+  writeFileSync(join(slow, "rsync"), program, { mode: 0o755 });
+  const child = spawn("sh", ["-euc", operationsBlock(`sh ${name}`)], {
+    env: { PATH: `${slow}:${process.env.PATH}`, ...env },
+    stdio: "ignore",
+    detached: true,
+  });
+  const gone = once(child, "close");
+  while (child.exitCode === null && !isTime()) await new Promise(setImmediate);
+  if (child.exitCode === null && child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
+  const [code] = await gone;
+  rmSync(slow, { recursive: true, force: true });
+  if (code !== null) throw new Error(`${name}: was done before it could be killed`);
 }
 
 /** Runs `castore export`, and kills it once `directory` has so many narinfos. */
