@@ -227,6 +227,7 @@ export type {
   BlobReader,
   BlobService,
   ChunkMeta,
+  OpenBlobOptions,
   PutBlobOptions,
 } from "./services/blob-service.ts";
 export type { ChunkIndex } from "./services/chunk-index.ts";

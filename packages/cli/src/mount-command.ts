@@ -17,11 +17,16 @@ import {
   superviseMount,
   unmountFuse,
 } from "@castore/fuse";
-import { createStoreRootNodes, parseAbsoluteStorePath } from "@castore/nar-bridge";
+import {
+  createStoreRootNodes,
+  LazyBlobs,
+  LazyPaths,
+  parseAbsoluteStorePath,
+} from "@castore/nar-bridge";
 import { Command, Option } from "commander";
 import { addUpstreamOptions } from "./bridge-command.ts";
 import { logLine } from "./run-server.ts";
-import { parseSeconds } from "./settings.ts";
+import { collect, parseSeconds } from "./settings.ts";
 import {
   openCache,
   openSubstituter,
@@ -55,6 +60,11 @@ export function mountCommand(): Command {
     .addOption(localStoreOption())
     .option("--list-root", "let the mountpoint be listed: what the local store holds")
     .option("--allow-other", "let other users look (for users: user_allow_other in fuse.conf)")
+    .option(
+      "--trusted-root-key <key>",
+      "NAME:BASE64 by whose word paths are used file by file, repeatable",
+      collect,
+    )
     .option("--over", "mount over a directory that is not empty")
     .option("--passthrough", "let the kernel read large files from the store itself (root)")
     .option("--xattr", "show digests as extended attributes")
@@ -145,22 +155,24 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   const opened = await openCache({ ...options, unleasedMs: UNLEASED_MS });
   const stack = await openSubstituter(opened, options, logLine);
   const { store, pathInfos } = opened;
+  const { substituter, trustedKeys } = stack;
+  const log = logLine;
+  const lazyPaths = new LazyPaths({ store, pathInfos, substituter, trustedKeys, log });
   const roots = createStoreRootNodes({
-    store,
-    pathInfos,
-    substituter: stack.substituter,
+    ...{ store, pathInfos, substituter, lazyPaths },
     pin: `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`,
   });
   const shared = {
     roots,
     directories: store.directories,
-    blobs: store.blobs,
+    blobs: new LazyBlobs({ store, paths: lazyPaths, substituter, log }),
     content: localDirectContent(store),
     extraRoots: [[LINKS, EMPTY_DIRECTORY]] as const,
     timeoutMs: options.timeout * 1000,
-    log: logLine,
+    log,
   };
   const close = async () => {
+    await lazyPaths.prove();
     await stack[Symbol.asyncDispose]();
     await opened[Symbol.asyncDispose]();
   };

@@ -20,10 +20,12 @@ import {
   type StoreDir,
   Substituter,
   TrustedKeys,
+  TrustedRootKeys,
   type UpgradeMode,
   type Upstream,
   type UpstreamSet,
 } from "@castore/nar-bridge";
+import { logLine } from "./run-server.ts";
 import { defaultStorePath } from "./settings.ts";
 
 /** The key of cache.nixos.org, which is the upstream unless another is named. */
@@ -43,6 +45,8 @@ export interface StoreOptions {
   readonly storeMaxSize?: number;
   /** For a process that takes leases: as of LocalStoreOptions. */
   readonly unleasedMs?: number;
+  /** NAME:BASE64 of keys whose word for a root counts. */
+  readonly trustedRootKey?: readonly string[];
 }
 
 export interface OpenStore extends AsyncDisposable {
@@ -56,6 +60,10 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const store = await openLocalStore({ path, create: true, sizeMax, unleasedMs });
   const pathInfos = createLocalPathInfoService(store, {
     calculateNar: (node, callOptions) => calculateNar(node, store, callOptions),
+    rootKeys: TrustedRootKeys.parse(options.trustedRootKey ?? []),
+    onBarred: ({ key, reason }) => {
+      logLine(`ROOT KEY ${key} IS BARRED: what it vouched for is not so: ${reason}`);
+    },
   });
   return { store, pathInfos, [Symbol.asyncDispose]: () => store.close() };
 }
@@ -81,6 +89,7 @@ export interface SubstituterStack extends AsyncDisposable {
   readonly upstreams: UpstreamSet;
   readonly substituter: Substituter;
   readonly metrics: BridgeMetrics;
+  readonly trustedKeys: TrustedKeys;
   /** Bytes of bodies that came from upstreams so far. */
   received(): number;
 }
@@ -142,7 +151,7 @@ export async function openSubstituter(
     await substituter[Symbol.asyncDispose]();
     await http.close();
   };
-  const parts = { http, storeDir, upstreams, substituter, metrics };
+  const parts = { http, storeDir, upstreams, substituter, metrics, trustedKeys };
   return { ...parts, received: () => received, [Symbol.asyncDispose]: close };
 }
 

@@ -21,7 +21,7 @@ const NEIGHBOUR_BYTES_MAX = 256 << 10;
 const NEIGHBOURS_AT_ONCE = 16;
 
 export interface ContentLoaderOptions {
-  readonly blobs: BlobService;
+  readonly blobs: Pick<BlobService, "open">;
   /** Ends everything that is under way. */
   readonly signal: AbortSignal;
 }
@@ -45,7 +45,7 @@ interface Pattern {
  */
 export class ContentLoader {
   readonly #table: InodeTable;
-  readonly #blobs: BlobService;
+  readonly #blobs: Pick<BlobService, "open">;
   readonly #signal: AbortSignal;
   /** By digest and number; the order is that of use. */
   readonly #blocks = new Map<string, Block>();
@@ -174,7 +174,7 @@ export class ContentLoader {
   }
 
   async #open(digest: Digest, size: number): Promise<BlobReader> {
-    const reader = await this.#blobs.open(digest, { signal: this.#signal });
+    const reader = await this.#blobs.open(digest, { signal: this.#signal, size });
     if (reader === undefined) throw new CastoreError("INCOMPLETE", `blob ${digest}: absent`);
     if (reader.size === size) return reader;
     await reader.close();

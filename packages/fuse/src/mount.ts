@@ -18,8 +18,8 @@ export interface MountOptions {
   readonly mountpoint: string;
   readonly roots: RootNodes;
   readonly directories: DirectoryService;
-  /** Must verify what it yields. */
-  readonly blobs: BlobService;
+  /** Must verify what it yields. May fetch what it opens. */
+  readonly blobs: Pick<BlobService, "open">;
   /**
    * Blobs that are at hand, which are read without asking `blobs`. They may come and go. A file's
    * first byte then costs 15 µs instead of 140.

@@ -182,6 +182,7 @@ export {
   storePathOf,
 } from "./nix/store-path.ts";
 export { type Signed, type Trust, TrustedKeys } from "./nix/trusted-keys.ts";
+export { type BarredRootKey, BarredRootKeys } from "./path-infos/barred-root-keys.ts";
 export {
   createCachedPathInfoService,
   createFirstPathInfoService,
@@ -248,6 +249,8 @@ export type { UploadAccess } from "./server/upload-access.ts";
 export { BridgeMetrics, type NarWay } from "./substitution/bridge-metrics.ts";
 export { CastoreWays, type CastoreWaysOptions } from "./substitution/castore-ways.ts";
 export { type SubstitutedPath, substituteClosure } from "./substitution/closure-substitution.ts";
+export { LazyBlobs, type LazyBlobsOptions } from "./substitution/lazy-blobs.ts";
+export { type BlobSource, LazyPaths, type LazyPathsOptions } from "./substitution/lazy-paths.ts";
 export {
   createStoreRootNodes,
   type StoreRootNodes,

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type LocalStore, openLocalStore } from "@castore/castore";
 import { calculateNar } from "../src/nar/nar-render.ts";
+import type { TrustedRootKeys } from "../src/nix/signed-root.ts";
 import { NIX_STORE_DIR } from "../src/nix/store-path.ts";
 import { TrustedKeys } from "../src/nix/trusted-keys.ts";
 import {
@@ -24,6 +25,7 @@ import { SECRET_KEY } from "./path-fixture.ts";
 export interface BridgeOptions {
   readonly upstreams: readonly string[];
   readonly keys?: readonly string[];
+  readonly rootKeys?: TrustedRootKeys;
   readonly upgrade?: UpgradeMode;
   readonly companions?: ReadonlyMap<string, string>;
   readonly upgradeOrigins?: UrlPolicy["upgradeOrigins"];
@@ -44,6 +46,7 @@ export interface Bridge extends AsyncDisposable {
   readonly pathInfos: LocalPathInfoService;
   readonly substituter: Substituter;
   readonly metrics: BridgeMetrics;
+  readonly trustedKeys: TrustedKeys;
   readonly log: string[];
   metric(name: string, labels?: Readonly<Record<string, string>>): Promise<number>;
 }
@@ -54,6 +57,8 @@ export async function startBridge(options: BridgeOptions): Promise<Bridge> {
   const store = options.wrap?.(opened) ?? opened;
   const pathInfos = createLocalPathInfoService(store, {
     calculateNar: (node, callOptions) => calculateNar(node, store, callOptions),
+    rootKeys: options.rootKeys,
+    onBarred: ({ key, reason }) => note(`barred ${key}: ${reason}`),
   });
   const log: string[] = [];
   const note = (line: string) => void log.push(line);
@@ -84,7 +89,7 @@ export async function startBridge(options: BridgeOptions): Promise<Bridge> {
   });
   const url = await listen(server, { host: "127.0.0.1", port: 0 });
   return {
-    ...{ url, store, pathInfos, substituter, metrics, log },
+    ...{ url, store, pathInfos, substituter, metrics, trustedKeys, log },
     async metric(name, labels = {}) {
       const metric = await metrics.registry.getSingleMetric(name)?.get();
       const isMeant = (has: object) =>

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { type LocalStore, openLocalStore } from "@castore/castore";
 import { calculateNar } from "../src/nar/nar-render.ts";
 import type { SecretKey } from "../src/nix/ed25519-key.ts";
+import type { RootSigningKey } from "../src/nix/signed-root.ts";
 import { NIX_STORE_DIR } from "../src/nix/store-path.ts";
 import {
   createLocalPathInfoService,
@@ -19,6 +20,7 @@ import { type RawAnswer, raw } from "./raw-client.ts";
 export interface ServeOptions {
   readonly access?: UploadAccess;
   readonly signingKeys?: readonly SecretKey[];
+  readonly rootSigningKeys?: readonly RootSigningKey[];
   readonly upgrade?: boolean;
   /** The store's directory, which the caller removes; a temporary one by default. */
   readonly directory?: string;
@@ -37,6 +39,7 @@ export interface Serve extends AsyncDisposable {
 
 export async function startServe(options: ServeOptions = {}): Promise<Serve> {
   const { access = { from: "loopback" }, signingKeys = [], upgrade = true, port = 0 } = options;
+  const { rootSigningKeys = [] } = options;
   const path = options.directory ?? mkdtempSync(join(tmpdir(), "castore-serve-"));
   const store = await openLocalStore({ path, create: true, unleasedMs: 1 });
   const pathInfos = createLocalPathInfoService(store, {
@@ -46,7 +49,7 @@ export async function startServe(options: ServeOptions = {}): Promise<Serve> {
   const recipes = new RecipeStore(store);
   const server = createCacheServer({
     ...{ store, pathInfos, recipes, storeDir: NIX_STORE_DIR },
-    ...{ uploads: { access, signingKeys, rootSigningKeys: [] }, upgrade, rootKeys: [] },
+    ...{ uploads: { access, signingKeys, rootSigningKeys }, upgrade, rootKeys: [] },
     log: (line) => void log.push(line),
   });
   const url = await listen(server, { host: "127.0.0.1", port });

@@ -5,7 +5,7 @@ import { type Bridge, type BridgeOptions, startBridge } from "./bridge-fixture.t
 import { directory, file, type Tree } from "./nar-fixture.ts";
 import { makePath, publish, type TestPath } from "./path-fixture.ts";
 import { Relay } from "./relay.ts";
-import { type Serve, startServe, upload } from "./serve-fixture.ts";
+import { type Serve, type ServeOptions, startServe, upload } from "./serve-fixture.ts";
 
 /** Bytes that nothing compresses. */
 export const NOISE = randomBytes(3_000_000);
@@ -45,11 +45,13 @@ export interface UpgradeWorld extends AsyncDisposable {
   readonly bridge: Bridge;
 }
 
+type UpgradeServeOptions = Pick<ServeOptions, "rootSigningKeys">;
+
 export async function startUpgradeWorld(
   paths: readonly TestPath[],
-  options: Partial<BridgeOptions> = {},
+  { rootSigningKeys = [], ...options }: Partial<BridgeOptions> & UpgradeServeOptions = {},
 ): Promise<UpgradeWorld> {
-  const serve = await startServe();
+  const serve = await startServe({ rootSigningKeys });
   await upload(serve, ...paths);
   const relay = await Relay.start(serve.url);
   const bridge = await startBridge({ upstreams: [relay.url], ...options });

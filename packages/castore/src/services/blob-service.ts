@@ -30,7 +30,7 @@ export interface BlobService {
   /** Whether the blob is there. May be wrong only while it is put or collected. */
   has(digest: Digest, options?: CallOptions): Promise<boolean>;
   /** Opens the blob; undefined where it is absent. The caller closes the reader. */
-  open(digest: Digest, options?: CallOptions): Promise<BlobReader | undefined>;
+  open(digest: Digest, options?: OpenBlobOptions): Promise<BlobReader | undefined>;
   /**
    * Stores the bytes of `source`, whose pieces it only reads. Resolves with their digest once they
    * are durable (as far as the implementation is) and visible. Idempotent. When it rejects, nothing
@@ -43,6 +43,11 @@ export interface BlobService {
    * implementation does not chunk; undefined where the blob is absent.
    */
   chunks(digest: Digest, options?: CallOptions): Promise<readonly ChunkMeta[] | undefined>;
+}
+
+export interface OpenBlobOptions extends CallOptions {
+  /** The size that a verified node gives the blob: what fetches needs to know how much to ask. */
+  readonly size?: number | undefined;
 }
 
 export interface PutBlobOptions extends CallOptions {

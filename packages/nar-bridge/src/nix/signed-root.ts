@@ -69,6 +69,11 @@ export class TrustedRootKeys {
     return this.keys.some((key) => key.text === text);
   }
 
+  /** These keys without those for which `isBarred`. */
+  except(isBarred: (text: string) => boolean): TrustedRootKeys {
+    return new TrustedRootKeys(this.keys.filter((key) => !isBarred(key.text)));
+  }
+
   /** The first trusted key that signed this root, or undefined. */
   verify(path: SignedRoot): PublicKey | undefined {
     const texts = acceptedFingerprints(path).map((text) => rootFingerprint(text, path.node));

@@ -9,6 +9,7 @@ import {
 import type { NarHash } from "../nix/nix-hash.ts";
 import { TrustedRootKeys } from "../nix/signed-root.ts";
 import { isStoreHash, type StoreHash, storePathHash } from "../nix/store-path.ts";
+import { type BarredRootKey, BarredRootKeys } from "./barred-root-keys.ts";
 import type { PathInfo } from "./path-info.ts";
 import type { PathInfoService } from "./path-info-service.ts";
 import {
@@ -42,8 +43,8 @@ export interface LocalPathInfoService extends PathInfoService {
   getStored(storeHash: StoreHash, options?: CallOptions): Promise<StoredPathInfo | undefined>;
   /**
    * Stores path infos whose proof the caller has: all or none, durable when resolved. What a
-   * rendered NAR already proves is not stored as vouched for. Rejects INCOMPLETE where a root node
-   * is not in the store.
+   * rendered NAR already proves is not stored as vouched for; whoever vouched for another root of
+   * the same NAR is barred. Rejects INCOMPLETE where a root node is not in the store.
    */
   putStored(pathInfos: readonly StoredPathInfo[], options?: CallOptions): Promise<void>;
   listStored(options?: CallOptions): AsyncIterable<StoredPathInfo>;
@@ -51,6 +52,14 @@ export interface LocalPathInfoService extends PathInfoService {
   findNar(narHash: NarHash): ProvenNar | undefined;
   /** Notes NARs that were rendered or read whole. Durable when resolved; keeps no root alive. */
   putNars(nars: readonly ProvenNar[]): Promise<void>;
+  /** The root keys whose word counts now. */
+  rootKeys(): TrustedRootKeys;
+  /**
+   * Renders the NAR of a path whose root is vouched for: it is stored as rendered where that
+   * matches, else the key is barred and CORRUPT is rejected. Rejects INCOMPLETE where not all of it
+   * is in the store.
+   */
+  proveVouched(stored: StoredPathInfo, options?: CallOptions): Promise<void>;
 }
 
 export interface LocalPathInfoOptions {
@@ -58,6 +67,8 @@ export interface LocalPathInfoOptions {
   readonly calculateNar: (node: Node, options?: CallOptions) => Promise<NarSummary>;
   /** Whose word for a root counts: what other keys vouched for is as if it were not there. */
   readonly rootKeys?: TrustedRootKeys | undefined;
+  /** Told of a root key that is no longer believed in this store. */
+  readonly onBarred?: ((barred: BarredRootKey) => void) | undefined;
 }
 
 /** The path infos of `store`, which stays the caller's to close. */
@@ -67,7 +78,9 @@ export function createLocalPathInfoService(
 ): LocalPathInfoService {
   const nars = store.table(NAR_TABLE);
   const rootKeys = options.rootKeys ?? TrustedRootKeys.parse([]);
-  const counts = ({ proof }: StoredPathInfo) => proof.by === "rendered" || rootKeys.has(proof.key);
+  const barred = new BarredRootKeys(store, options.onBarred);
+  const counts = ({ proof }: StoredPathInfo) =>
+    proof.by === "rendered" || (rootKeys.has(proof.key) && !barred.has(proof.key));
 
   const service: LocalPathInfoService = {
     async get(storeHash, callOptions) {
@@ -96,8 +109,9 @@ export function createLocalPathInfoService(
       const proven = pathInfos.map((stored): StoredPathInfo => {
         return isProven(service, stored.pathInfo) ? { ...stored, proof: RENDERED } : stored;
       });
-      await store.roots.put(proven.map(recordOf), callOptions);
       const rendered = proven.filter(({ proof }) => proof.by === "rendered");
+      for (const { pathInfo } of rendered) await barred.compare(pathInfo);
+      await store.roots.put(proven.map(recordOf), callOptions);
       await service.putNars(rendered.map(({ pathInfo }) => pathInfo));
     },
     async *listStored(callOptions) {
@@ -121,6 +135,19 @@ export function createLocalPathInfoService(
         return { key: narHash, node, value };
       });
       if (rows.length > 0) await nars.put(rows);
+    },
+    rootKeys: () => rootKeys.except((key) => barred.has(key)),
+    async proveVouched(stored, callOptions) {
+      const { pathInfo, proof } = stored;
+      if (proof.by === "rendered") return;
+      const nar = await options.calculateNar(pathInfo.node, callOptions);
+      try {
+        checkNar(pathInfo, nar);
+      } catch (error) {
+        await barred.bar({ key: proof.key, reason: String(error) });
+        throw error;
+      }
+      await service.putStored([{ ...stored, proof: RENDERED }], callOptions);
     },
   };
   return service;

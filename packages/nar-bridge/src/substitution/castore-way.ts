@@ -4,6 +4,7 @@ import {
   type DirectoryService,
   isCastoreError,
 } from "@castore/castore";
+import type { NarInfo } from "../nix/nar-info.ts";
 import type { CastoreEndpoint } from "./castore-endpoint.ts";
 import { CastoreMetadata } from "./castore-metadata.ts";
 
@@ -79,4 +80,10 @@ export class CastoreWay implements Disposable {
     this.#restMs = Math.min(2 * this.#restMs, CASTORE_REST_MS_MAX);
     this.#onRest(ms, reason);
   }
+}
+
+/** A path that a trusted narinfo names, and the castore server to ask for it. */
+export interface ClaimedPath {
+  readonly narInfo: NarInfo;
+  readonly way: CastoreWay;
 }

@@ -19,6 +19,7 @@ import {
 } from "../nix/store-path.ts";
 import type { LocalPathInfoService } from "../path-infos/local-path-info-service.ts";
 import type { StoredPathInfo } from "../path-infos/stored-path-info.ts";
+import type { LazyPaths } from "./lazy-paths.ts";
 import type { Substituter } from "./substituter.ts";
 
 /** How often the local store is looked at for what other processes put there. */
@@ -29,6 +30,8 @@ export interface StoreRootNodesOptions {
   readonly pathInfos: LocalPathInfoService;
   /** Where paths come from that the local store does not have; without it they are absent. */
   readonly substituter?: Pick<Substituter, "narInfo" | "substitute"> | undefined;
+  /** Paths that may be used before they are here; without it none is. */
+  readonly lazyPaths?: Pick<LazyPaths, "vouched" | "use"> | undefined;
   /** The name of the pin that holds what is held, until `release` or the next boot. */
   readonly pin: string;
 }
@@ -41,10 +44,11 @@ export interface StoreRootNodes extends RootNodes {
 /**
  * The store paths of a local store, and of upstreams, as the names of a mount. A name that is no
  * store path is absent without a question to anyone; so is one that differs from the path which its
- * hash stands for. A path that is not in the local store is substituted whole by `get`.
+ * hash stands for. A path that is not in the local store, and whose root nobody vouches for, is
+ * substituted whole by `get`.
  */
 export function createStoreRootNodes(options: StoreRootNodesOptions): StoreRootNodes {
-  const { store, pathInfos, substituter } = options;
+  const { store, pathInfos, substituter, lazyPaths } = options;
   const holds = new Holds(options);
 
   async function referencesOf(name: string, callOptions: CallOptions): Promise<readonly string[]> {
@@ -64,11 +68,14 @@ export function createStoreRootNodes(options: StoreRootNodesOptions): StoreRootN
       if (storeHash === undefined) return undefined;
       const stored = await pathInfos.getStored(storeHash, callOptions);
       if (stored !== undefined) {
+        lazyPaths?.use(stored);
         return nameOf(stored.pathInfo.storePath) === name ? rootNodeOf(stored) : undefined;
       }
       const narInfo = await substituter?.narInfo(storeHash, callOptions);
       if (substituter === undefined || narInfo === undefined) return undefined;
       if (nameOf(narInfo.storePath) !== name) return undefined;
+      const vouched = await lazyPaths?.vouched(storeHash, callOptions);
+      if (vouched !== undefined) return { node: vouched.node, lazy: true, final: false };
       const signal = callOptions.signal ?? new AbortController().signal;
       using _lease = store.lease();
       const { pathInfo } = await substituter.substitute(storeHash, { signal });
@@ -87,15 +94,25 @@ export function createStoreRootNodes(options: StoreRootNodesOptions): StoreRootN
       return [...closure].map((name) => pathComponentOfText(name));
     },
     async *changes({ signal } = {}) {
+      let keys = await keysOf(store);
       let known = await storedByKey(pathInfos);
       while (await untilNextPoll(signal)) {
-        if (await isSame(known, store)) continue;
+        const nowKeys = await keysOf(store);
+        if (isSame(keys, nowKeys)) continue;
         const now = await storedByKey(pathInfos);
         yield* differences(known, now);
         known = now;
+        keys = nowKeys;
       }
     },
-    hold: (names) => holds.add(names),
+    async hold(names) {
+      for (const name of names) {
+        const storeHash = lazyPaths && storeHashOf(name);
+        const stored = storeHash && (await pathInfos.getStored(storeHash));
+        if (stored) lazyPaths.use(stored);
+      }
+      await holds.add(names);
+    },
     release: () => holds.release(),
   };
 }
@@ -111,14 +128,16 @@ async function storedByKey(
   return entries;
 }
 
-/** Whether the store has records for these keys and no others. */
-async function isSame(known: ReadonlyMap<string, unknown>, store: LocalStore): Promise<boolean> {
-  let count = 0;
-  for await (const { key } of store.roots.list()) {
-    if (!known.has(key)) return false;
-    count++;
-  }
-  return count === known.size;
+async function keysOf(store: LocalStore): Promise<ReadonlySet<string>> {
+  const keys = new Set<string>();
+  for await (const { key } of store.roots.list()) keys.add(key);
+  return keys;
+}
+
+function isSame(before: ReadonlySet<string>, now: ReadonlySet<string>): boolean {
+  if (before.size !== now.size) return false;
+  for (const key of now) if (!before.has(key)) return false;
+  return true;
 }
 
 function* differences(

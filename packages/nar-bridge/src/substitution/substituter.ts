@@ -20,6 +20,7 @@ import { narInfoOf, type PathInfo, pathInfoOf } from "../path-infos/path-info.ts
 import type { FoundNarInfo, UpstreamSet } from "../upstream/upstream-set.ts";
 import type { BridgeMetrics, NarWay } from "./bridge-metrics.ts";
 import { createCastoreNarSource } from "./castore-nar-source.ts";
+import type { ClaimedPath } from "./castore-way.ts";
 import type { CastoreWays } from "./castore-ways.ts";
 import { HoldBudget } from "./hold-budget.ts";
 import { type DeliveryLimits, deliverNar, type NarSource } from "./nar-delivery.ts";
@@ -133,14 +134,24 @@ export class Substituter implements AsyncDisposable {
     return { size: narInfo.narSize, bytes: this.#deliver(found, options) };
   }
 
+  /** The trusted narinfo, and who may tell of its root; undefined where nobody does, or now. */
+  async claim(storeHash: StoreHash, options: CallOptions = {}): Promise<ClaimedPath | undefined> {
+    if (this.#options.upgrade === "never") return undefined;
+    const found = await this.#find(storeHash, options);
+    if (found === undefined) return undefined;
+    const way = await this.#options.castoreWays.for(found.upstream, options);
+    return way && (await way.isUsable(options)) ? { narInfo: found.narInfo, way } : undefined;
+  }
+
   /** Resolves once the path is in the local store, proven. Rejects where no source gives it. */
   async substitute(
     storeHash: StoreHash,
     options: { readonly signal: AbortSignal },
   ): Promise<{ readonly pathInfo: PathInfo; readonly isPresent: boolean }> {
     const { pathInfos } = this.#options;
-    const present = await pathInfos.get(storeHash, options);
-    if (present !== undefined) return { pathInfo: present, isPresent: true };
+    const present = await pathInfos.getStored(storeHash, options);
+    // What is only vouched for need not be here.
+    if (present?.proof.by === "rendered") return { pathInfo: present.pathInfo, isPresent: true };
     const found = await this.#find(storeHash, options);
     if (found === undefined) {
       throw new CastoreError("INCOMPLETE", `${storeHash}: no upstream has it`);
@@ -156,8 +167,8 @@ export class Substituter implements AsyncDisposable {
       // The bytes are kept on the way; here nobody else wants them.
     }
     await this.#storing.get(narInfo.narHash);
-    const stored = await pathInfos.get(storeHash, options);
-    if (stored !== undefined) return { pathInfo: stored, isPresent: false };
+    const stored = await pathInfos.getStored(storeHash, options);
+    if (stored?.proof.by === "rendered") return { pathInfo: stored.pathInfo, isPresent: false };
     throw new CastoreError("UNAVAILABLE", `${narInfo.storePath}: could not be stored`);
   }
 

@@ -1,0 +1,96 @@
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { type CastoreProcess, castoreProgram, startCastore } from "./support/castore-process.ts";
+import { compareTrees } from "./support/compare-trees.ts";
+import { type CountingProxy, startCountingProxy } from "./support/counting-proxy.ts";
+import { createNixWorld, type NixWorld } from "./support/nix-world.ts";
+
+const execute = promisify(execFile);
+const BIG_BYTES = 6_000_000;
+
+let world: NixWorld;
+let app: string;
+let paths: readonly string[];
+let serve: CastoreProcess;
+let proxy: CountingProxy;
+let rootKey: string;
+const mounts: ChildProcess[] = [];
+
+beforeAll(async () => {
+  world = await createNixWorld();
+  app = await world.build("app", { bigBytes: `${BIG_BYTES}` });
+  paths = (await world.pathInfos(world.store.uri, [app])).map(({ path }) => path);
+  const cache = await world.copyToCache([app], "none");
+  const keyFile = world.temporary("root-key");
+  const key = (await world.run("nix", ["key", "generate-secret", "--key-name", "roots-1"])).stdout;
+  writeFileSync(keyFile, key, { mode: 0o600 });
+  const store = world.temporary("serve");
+  serve = await startCastore("serve", ["--store", store, "--root-signing-key", keyFile]);
+  await world.run("nix", ["copy", "--from", `file://${cache}`, "--to", serve.url, app]);
+  const info = await (await fetch(`${serve.url}/castore/info`)).text();
+  rootKey = JSON.parse(info).rootKeys[0];
+  proxy = await startCountingProxy(serve.url);
+});
+afterAll(async () => {
+  for (const child of mounts) child.kill("SIGTERM");
+  for (const part of [proxy, serve, world]) await part[Symbol.asyncDispose]();
+});
+
+async function mount(store: string, ...more: readonly string[]): Promise<string> {
+  const at = world.temporary("mnt");
+  mkdirSync(at);
+  const upstream = ["--upstream", proxy.url, "--trusted-public-key", world.publicKey];
+  const args = ["mount", "--store", store, ...upstream, ...more, at];
+  const child = spawn(process.execPath, [castoreProgram(), ...args], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  mounts.push(child);
+  await once(child.stdout, "data");
+  return at;
+}
+
+async function umount(at: string): Promise<void> {
+  await execute(process.execPath, [castoreProgram(), "umount", at]);
+  const child = mounts.pop();
+  if (child?.exitCode === null) await once(child, "exit");
+}
+
+it("with a trusted root key a mount fetches the files that are read, and no others", async () => {
+  const store = world.temporary("store");
+  const at = await mount(store, "--list-root", "--trusted-root-key", rootKey);
+  const inMount = (path: string) => path.replace("/nix/store", at);
+  proxy.clear();
+  await execute("find", [inMount(app)]);
+  const data = paths.find((path) => path.endsWith("-data")) ?? "";
+  const { stdout } = await execute("find", [inMount(data), "-type", "f", "-size", `${BIG_BYTES}c`]);
+  expect(stdout).not.toBe("");
+  // All metadata of the closure, in one request beside the narinfo and what the server offers.
+  expect(proxy.requests.map(({ path }) => path.replace(/\w{32}/, "HASH"))).toEqual([
+    "/HASH.narinfo",
+    "/castore/info",
+    "/castore/closure",
+  ]);
+  const directories = paths.filter((path) => lstatSync(world.store.fileOf(path)).isDirectory());
+  const { stdout: listed } = await execute("ls", ["-A", at]);
+  expect(listed.trim().split("\n").length).toBe(1 + directories.length);
+  expect((await execute("head", ["-c", "20", join(inMount(app), "bin/app")])).stdout).toBe(
+    readFileSync(world.store.fileOf(join(app, "bin/app")), "latin1").slice(0, 20),
+  );
+  expect(proxy.requests.length).toBeLessThan(8);
+  expect(proxy.bytesDown).toBeLessThan(BIG_BYTES / 10);
+  for (const path of paths) {
+    expect(await compareTrees(world.store.fileOf(path), inMount(path))).toEqual([]);
+  }
+  await umount(at);
+
+  // Read to the last byte, it is proven: another mount, whoever it trusts, asks nobody.
+  const again = await mount(store);
+  proxy.clear();
+  expect(await compareTrees(world.store.fileOf(app), app.replace("/nix/store", again))).toEqual([]);
+  expect(proxy.requests).toEqual([]);
+  await umount(again);
+});
