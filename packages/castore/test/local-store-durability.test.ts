@@ -1,6 +1,11 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { readSystemCalls, type SystemCall, startStoreProcess } from "./store-process.ts";
+import {
+  findCall as find,
+  readSystemCalls,
+  type SystemCall,
+} from "../../../test/support/system-calls.ts";
+import { startStoreProcess } from "./store-process.ts";
 import { createTemporaryDirectory } from "./temporary-directory.ts";
 
 const TRACED = "openat,mkdir,rename,unlink,rmdir,fsync,fdatasync,pwrite64,pwritev,write,msync";
@@ -10,19 +15,10 @@ async function traced(script: string): Promise<SystemCall[]> {
   await using directory = await createTemporaryDirectory();
   const trace = join(directory.path, "trace");
   const wrapper = ["strace", "-f", "-y", "-s", "64", "-e", `trace=${TRACED}`, "-o", trace];
-  const { ended, lines } = startStoreProcess(join(directory.path, "store"), script, wrapper);
+  const { ended, lines } = startStoreProcess(join(directory.path, "store"), script, { wrapper });
   for await (const _ of lines);
   expect(await ended).toBe("");
   return readSystemCalls(trace);
-}
-
-/** The first call after line `after` of this name whose text matches. */
-function find(calls: readonly SystemCall[], name: RegExp, text: RegExp, after = -1): SystemCall {
-  const found = calls.find(
-    (call) => call.began > after && name.test(call.name) && text.test(call.text),
-  );
-  if (found === undefined) throw new Error(`no ${name} of ${text} after line ${after}`);
-  return found;
 }
 
 function said(calls: readonly SystemCall[], line: string): SystemCall {

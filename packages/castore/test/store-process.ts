@@ -1,15 +1,20 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
-const castore = new URL("../dist/index.js", import.meta.url).href;
+/** What a script imports of castore: of the built `dist/`, as little as it needs. */
+export function distUrl(path: string): string {
+  return new URL(`../dist/${path}`, import.meta.url).href;
+}
 
 /**
  * What a child process knows: `store` is the open store, `say(line)` tells the parent, `tree(i)`
  * puts a tree that only `i` decides: a large and a small file, and a directory in between.
  */
 const PRELUDE = `
-import { openLocalStore, directoryOf, digestOf, encodeDirectory } from ${JSON.stringify(castore)};
+import { openLocalStore } from "${distUrl("local/open-local-store.js")}";
+import { directoryOf } from "${distUrl("model/directory.js")}";
+import { encodeDirectory } from "${distUrl("model/directory-codec.js")}";
+import { digestOf } from "${distUrl("model/digest.js")}";
 import { writeSync } from "node:fs";
 const say = (line) => writeSync(1, line + "\\n");
 const file = async (bytes) => {
@@ -28,7 +33,8 @@ const tree = async (i) => {
   const rootDigest = await store.directories.putClosure([inner, root]);
   return { type: "directory", digest: rootDigest, size: root.size };
 };
-const store = await openLocalStore({ path: process.argv[1], create: true });
+BEFORE;
+let store = await openLocalStore({ path: process.argv[1], create: true });
 `;
 
 /** A child process that works on a store. */
@@ -39,13 +45,21 @@ export interface StoreProcess {
   readonly ended: Promise<string>;
 }
 
+export interface StoreProcessOptions {
+  /** The command that runs it: strace, say. */
+  readonly wrapper?: readonly string[];
+  /** What runs before the store is opened. */
+  readonly before?: string;
+}
+
 /** Runs `script`, an ECMAScript module, after the prelude, in a Node of its own. */
 export function startStoreProcess(
   storePath: string,
   script: string,
-  wrapper: readonly string[] = [],
+  { wrapper = [], before = "" }: StoreProcessOptions = {},
 ): StoreProcess {
-  const node = [process.execPath, "--input-type=module", "-e", PRELUDE + script, storePath];
+  const program = PRELUDE.replace("BEFORE", before) + script;
+  const node = [process.execPath, "--input-type=module", "-e", program, storePath];
   const [command = "", ...args] = [...wrapper, ...node];
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
   let stderr = "";
@@ -55,37 +69,6 @@ export function startStoreProcess(
   const ended = new Promise<string>((resolve) => child.once("close", () => resolve(stderr)));
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   return { child, lines, ended };
-}
-
-/** A system call as strace saw it: where it began and ended among all lines. */
-export interface SystemCall {
-  readonly name: string;
-  readonly text: string;
-  readonly began: number;
-  readonly ended: number;
-}
-
-/** Parses what `strace -f -y -o path` has written. */
-export function readSystemCalls(path: string): SystemCall[] {
-  const calls: SystemCall[] = [];
-  const open = new Map<string, { name: string; text: string; began: number }>();
-  readFileSync(path, "latin1")
-    .split("\n")
-    .forEach((line, at) => {
-      const [, thread = "", rest = ""] = /^(\d+)\s+(.*)$/.exec(line) ?? [];
-      const resumed = /^<\.\.\. (\w+) resumed>(.*)$/.exec(rest);
-      const begun = open.get(thread);
-      if (resumed !== null && begun !== undefined) {
-        calls.push({ ...begun, text: begun.text + (resumed[2] ?? ""), ended: at });
-        open.delete(thread);
-        return;
-      }
-      const name = /^(\w+)\(/.exec(rest)?.[1];
-      if (name === undefined) return;
-      if (rest.endsWith("<unfinished ...>")) open.set(thread, { name, text: rest, began: at });
-      else calls.push({ name, text: rest, began: at, ended: at });
-    });
-  return calls;
 }
 
 /** Runs `use` with a file system of its own at `path`, unmounted afterwards. */

@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { createDigestHasher, type Digest, digestOf, digestOfBytes } from "../model/digest.ts";
 import { decodeDirectory } from "../model/directory-codec.ts";
 import { decodeBlobRow } from "./blob-row.ts";
+import { CHECKED_ROWS, rowFault } from "./check-rows.ts";
 import { deleteChunkRows } from "./chunk-rows.ts";
 import { condemnOrphans, scanObjects } from "./garbage-condemn.ts";
 import { GarbageMarker } from "./garbage-marker.ts";
@@ -86,7 +87,7 @@ class StoreCheck {
     for (const kind of ["directories", "blobs"] as const) this.#checkObjects(kind);
     this.#checkRoots();
     this.#checkTables();
-    this.#checkChunkRows();
+    this.#checkOtherRows();
     this.#checkOrphans();
     this.#checkSize();
     return { ...this.#counts, faults: this.#faults, missing: this.#countMissing() };
@@ -213,17 +214,24 @@ class StoreCheck {
     this.#removeAll(damaged, (key) => this.#setAside("row", tables, key));
   }
 
-  #checkChunkRows(): void {
-    const { rows } = this.#index;
-    const stale: Buffer[] = [];
-    visitRows(rows.chunks, {}, (key) => {
-      if (rows.blobs.doesExist(key.subarray(32))) return true;
-      const message = "the chunk's blob is not there";
-      this.#fault({ kind: "row", name: `chunks/${key.toString("hex")}`, message });
-      stale.push(Buffer.from(key));
-      return true;
-    });
-    this.#removeAll(stale, (key) => rows.chunks.removeSync(key));
+  #checkOtherRows(): void {
+    for (const kind of CHECKED_ROWS) {
+      const rows = this.#index.rows[kind];
+      const damaged: Buffer[] = [];
+      visitRows(rows, {}, (key, row) => {
+        this.#host.checkpoint();
+        const message = rowFault(this.#index, kind, key, row);
+        if (message === undefined) return true;
+        const name = kind === "pins" ? key.toString("latin1") : key.toString("hex");
+        this.#fault({ kind: "row", name: `${kind}/${name}`, message });
+        damaged.push(Buffer.from(key));
+        return true;
+      });
+      this.#removeAll(damaged, (key) => {
+        if (kind === "pins") this.#setAside("pin", rows, key);
+        else rows.removeSync(key);
+      });
+    }
   }
 
   #removeAll(keys: readonly Buffer[], remove: (key: Buffer) => void): void {

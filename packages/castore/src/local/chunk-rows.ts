@@ -1,3 +1,5 @@
+import { isCastoreError } from "../castore-error.ts";
+import { CHUNK_SIZES } from "../chunking/chunker.ts";
 import {
   DIGEST_BYTES,
   type Digest,
@@ -68,7 +70,7 @@ export function deleteChunkRows({ rows }: StoreIndex, blob: Uint8Array): void {
   const keys: Uint8Array[] = [];
   visitRows(rows["blob-chunks"], { start: blob, end: afterPrefix(blob) }, (key, list) => {
     keys.push(Uint8Array.prototype.slice.call(key));
-    for (const { digest } of decodeChunkList(list).chunks) {
+    for (const { digest } of decodeChunkList(key, list)?.chunks ?? []) {
       rows.chunks.removeSync(Buffer.concat([digestBytes(digest), blob]));
     }
     return true;
@@ -80,10 +82,10 @@ export function deleteChunkRows({ rows }: StoreIndex, blob: Uint8Array): void {
 export function plainChunks({ rows }: StoreIndex, digest: Digest): readonly ChunkMeta[] {
   const key = digestBytes(digest);
   let found: readonly ChunkMeta[] = [];
-  visitRows(rows["blob-chunks"], { start: key, end: afterPrefix(key) }, (_, row) => {
-    const list = decodeChunkList(row);
-    if (list.plain) found = list.chunks;
-    return !list.plain;
+  visitRows(rows["blob-chunks"], { start: key, end: afterPrefix(key) }, (rowKey, row) => {
+    const list = decodeChunkList(rowKey, row);
+    if (list?.plain === true) found = list.chunks;
+    return list?.plain !== true;
   });
   return found;
 }
@@ -106,7 +108,10 @@ function encodeChunkList({ chunks, plain }: ChunkList): Uint8Array {
   return writer.buffer;
 }
 
-function decodeChunkList(row: Uint8Array): ChunkList {
+/** Undefined where the row is damaged: its key has a digest of it. */
+export function decodeChunkList(key: Uint8Array, row: Uint8Array): ChunkList | undefined {
+  const form = digestBytes(digestOf(row)).subarray(0, FORM_BYTES);
+  if (Buffer.compare(form, key.subarray(DIGEST_BYTES)) !== 0) return undefined;
   const reader = new WireReader(row, "chunk list");
   const plain = reader.varint() === 1;
   const chunks: ChunkMeta[] = [];
@@ -145,17 +150,27 @@ export function encodeChunkPlace({ offset, size, occurrences }: ChunkPlace): Uin
   return writer.buffer;
 }
 
-export function decodeChunkPlace(row: Uint8Array): ChunkPlace {
-  const reader = new WireReader(row, "chunk place");
-  const offset = reader.varint();
-  const size = reader.varint();
-  const occurrences: number[] = [];
-  let previous = -OCCURRENCE_SHIFT;
-  while (!reader.done) {
-    previous += reader.varint();
-    occurrences.push(previous);
+/**
+ * Undefined where the row is damaged in a way that shows: what is read by it is compared with the
+ * chunk's digest in any case.
+ */
+export function decodeChunkPlace(row: Uint8Array): ChunkPlace | undefined {
+  try {
+    const reader = new WireReader(row, "chunk place");
+    const offset = reader.varint();
+    const size = reader.varint();
+    const occurrences: number[] = [];
+    let previous = -OCCURRENCE_SHIFT;
+    while (!reader.done) {
+      previous += reader.varint();
+      occurrences.push(previous);
+    }
+    const isPossible = size <= CHUNK_SIZES.max && previous < size;
+    return isPossible ? { offset, size, occurrences } : undefined;
+  } catch (error) {
+    if (isCastoreError(error, "INVALID")) return undefined;
+    throw error;
   }
-  return { offset, size, occurrences };
 }
 
 /** Those of a blob's occurrences that reach into [offset, offset + size), relative to `offset`. */

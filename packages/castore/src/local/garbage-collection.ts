@@ -4,6 +4,7 @@ import { digestOfBytes } from "../model/digest.ts";
 import { deleteChunkRows } from "./chunk-rows.ts";
 import { condemnGarbage, parentsFirst, scanObjects } from "./garbage-condemn.ts";
 import { GarbageMarker } from "./garbage-marker.ts";
+import { encodePin } from "./pin-row.ts";
 import { chooseRoots, type RootChoice } from "./root-choice.ts";
 import { storeError } from "./store-error.ts";
 import { peekRow, type StoreIndex, visitRows } from "./store-index.ts";
@@ -244,7 +245,7 @@ class Collection {
     visitRows(rows["root-log"], {}, (_, value) => {
       const key = value.subarray(1).toString("latin1");
       if (value[0] === 0x72) marker.markRoot(key);
-      else marker.markPin(key, rows.pins.getBinary(value.subarray(1)) ?? encodeNothing());
+      else marker.markPin(key, rows.pins.getBinary(value.subarray(1)) ?? DELETED_PIN);
       return true;
     });
     this.#spare(rescued);
@@ -334,7 +335,5 @@ class Collection {
   }
 }
 
-/** The row of a pin that was deleted meanwhile. */
-function encodeNothing(): Uint8Array {
-  return Buffer.from(JSON.stringify({ keys: [], nodes: [] }));
-}
+/** For a pin that was deleted meanwhile. */
+const DELETED_PIN = encodePin({ name: "", keys: [], nodes: [] });

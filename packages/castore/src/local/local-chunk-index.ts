@@ -104,7 +104,8 @@ function placesOf(
   const places: { blob: Digest; place: ChunkPlace }[] = [];
   visitRows(store.index.rows.chunks, { start: key, end: afterPrefix(key) }, (pair, row) => {
     const blob = digestOfBytes(Uint8Array.prototype.slice.call(pair, key.byteLength));
-    places.push({ blob, place: decodeChunkPlace(Uint8Array.prototype.slice.call(row)) });
+    const place = decodeChunkPlace(Uint8Array.prototype.slice.call(row));
+    if (place !== undefined) places.push({ blob, place });
     return places.length < PLACES_MAX;
   });
   return places;

@@ -4,8 +4,9 @@ import { CastoreError } from "../castore-error.ts";
 import { decodeNode, encodeNode } from "../model/node-codec.ts";
 import type { Pin } from "../services/pin-store.ts";
 import { bootId } from "./process-identity.ts";
+import { sealRow, unsealRow } from "./row-checksum.ts";
 
-/** A pin as it is written down, in JSON. */
+/** A pin as it is written down, in JSON with a checksum. */
 interface PinRow {
   readonly keys: readonly string[];
   /** Entries in base64url. */
@@ -31,13 +32,13 @@ export function encodePin({ keys, nodes, link, untilReboot, ttlMs }: Pin): Buffe
     ...(untilReboot === undefined ? {} : { untilReboot }),
     ...(ttlMs === undefined ? {} : { ttlMs }),
   };
-  return Buffer.from(JSON.stringify(row));
+  return sealRow(Buffer.from(JSON.stringify(row)));
 }
 
 /** Rejects CORRUPT where the row cannot be read. */
 export function decodePin(name: string, bytes: Uint8Array): Pin & { readonly holds: boolean } {
   try {
-    const row = JSON.parse(Buffer.from(bytes).toString("utf8")) as PinRow;
+    const row = JSON.parse(unsealRow(bytes).toString("utf8")) as PinRow;
     return {
       name,
       keys: row.keys,

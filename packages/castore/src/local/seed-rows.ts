@@ -1,3 +1,4 @@
+import { isCastoreError } from "../castore-error.ts";
 import { DIGEST_BYTES, digestBytes, digestOf } from "../model/digest.ts";
 import { WireReader } from "../model/wire-reader.ts";
 import { varintLength, WireWriter } from "../model/wire-writer.ts";
@@ -32,17 +33,21 @@ export interface SeedFile extends FileStamp {
   readonly chunks: readonly Uint8Array[];
 }
 
+const SEED_FILE_HEAD_BYTES = 24;
+
 export function encodeSeedFile({ mtimeNs, size, ino, chunks }: SeedFile): Buffer {
-  const head = Buffer.alloc(24);
+  const head = Buffer.alloc(SEED_FILE_HEAD_BYTES);
   head.writeBigInt64LE(mtimeNs, 0);
   head.writeBigUInt64LE(size, 8);
   head.writeBigUInt64LE(ino, 16);
   return Buffer.concat([head, ...chunks]);
 }
 
+/** A row that is cut short is of a file that was never looked at. */
 export function decodeSeedFile(row: Buffer): SeedFile {
+  if (row.length < SEED_FILE_HEAD_BYTES) return { mtimeNs: -1n, size: 0n, ino: 0n, chunks: [] };
   const chunks: Uint8Array[] = [];
-  for (let at = 24; at + DIGEST_BYTES <= row.length; at += DIGEST_BYTES) {
+  for (let at = SEED_FILE_HEAD_BYTES; at + DIGEST_BYTES <= row.length; at += DIGEST_BYTES) {
     chunks.push(Buffer.from(row.subarray(at, at + DIGEST_BYTES)));
   }
   return {
@@ -105,11 +110,21 @@ export function seedPlaces({ rows }: StoreIndex, chunk: Uint8Array, countMax: nu
   const places: SeedPlace[] = [];
   if (countMax === 0) return places;
   visitRows(rows.seeds, { start: chunk, end: afterPrefix(chunk) }, (key, row) => {
-    const reader = new WireReader(row, "seed");
-    const pathBytes = Buffer.from(reader.bytes());
-    const place = decodeChunkPlace(row.subarray(varintLength(pathBytes.length) + pathBytes.length));
-    places.push({ key: Buffer.from(key), path: pathBytes.toString(), place });
+    const seed = decodeSeed(row);
+    if (seed !== undefined) places.push({ key: Buffer.from(key), ...seed });
     return places.length < countMax;
   });
   return places;
+}
+
+/** The row of `seeds`; undefined where it is damaged in a way that shows. */
+export function decodeSeed(row: Buffer): Omit<SeedPlace, "key"> | undefined {
+  try {
+    const pathBytes = Buffer.from(new WireReader(row, "seed").bytes());
+    const place = decodeChunkPlace(row.subarray(varintLength(pathBytes.length) + pathBytes.length));
+    return place && { path: pathBytes.toString(), place };
+  } catch (error) {
+    if (isCastoreError(error, "INVALID")) return undefined;
+    throw error;
+  }
 }

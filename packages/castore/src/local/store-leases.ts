@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
+import { CastoreError } from "../castore-error.ts";
 import { isAlive, ownIdentity, type ProcessIdentity } from "./process-identity.ts";
+import { sealRow, unsealRow } from "./row-checksum.ts";
 import { type StoreIndex, visitRows } from "./store-index.ts";
 import { META_EPOCH, readCounter } from "./store-writes.ts";
 
@@ -17,22 +19,34 @@ export interface LeaseRow extends ProcessIdentity {
   readonly since: number;
 }
 
-export function decodeLease(row: Uint8Array): LeaseRow {
-  return JSON.parse(Buffer.from(row).toString("utf8")) as LeaseRow;
+/** JSON with a checksum. Rejects CORRUPT where the row cannot be read. */
+export function decodeLease(id: string, row: Uint8Array): LeaseRow {
+  try {
+    return JSON.parse(unsealRow(row).toString("utf8")) as LeaseRow;
+  } catch (cause) {
+    throw new CastoreError("CORRUPT", `lease ${id}: its row cannot be read`, { cause });
+  }
 }
 
 export function encodeLease(row: LeaseRow): Uint8Array {
-  return Buffer.from(JSON.stringify(row));
+  return sealRow(Buffer.from(JSON.stringify(row)));
 }
 
-/** The processes that have the store open, by id; removes the rows of those that are dead. */
-export function liveLeases(index: StoreIndex): Map<string, LeaseRow> {
-  const live = new Map<string, LeaseRow>();
+/** Who has the store open, and since which epoch they may hold what they put or saw. */
+export type LiveLeases = ReadonlyMap<string, Pick<LeaseRow, "since">>;
+
+/**
+ * The processes that have the store open, by id; removes the rows of those that are dead. A row
+ * that is damaged may be of a live one, which may hold anything: until fsck removes it.
+ */
+export function liveLeases(index: StoreIndex): LiveLeases {
+  const live = new Map<string, Pick<LeaseRow, "since">>();
   const dead: Uint8Array[] = [];
   visitRows(index.rows.leases, {}, (key, value) => {
-    const row = decodeLease(value);
-    if (isAlive(row) === false) dead.push(key);
-    else live.set(key.toString("latin1"), row);
+    const id = key.toString("latin1");
+    const row = tryDecodeLease(id, value);
+    if (row !== undefined && isAlive(row) === false) dead.push(key);
+    else live.set(id, row ?? { since: 0 });
     return true;
   });
   if (dead.length > 0) {
@@ -41,6 +55,14 @@ export function liveLeases(index: StoreIndex): Map<string, LeaseRow> {
     });
   }
   return live;
+}
+
+function tryDecodeLease(id: string, row: Uint8Array): LeaseRow | undefined {
+  try {
+    return decodeLease(id, row);
+  } catch {
+    return undefined;
+  }
 }
 
 /** How often an open store looks whether a collection waits for its lease. */
