@@ -68,6 +68,11 @@ const COMMANDS: readonly (readonly [
     async () => (await import("./read-commands.ts")).pathInfoCommand(),
   ],
   [
+    "explain",
+    "show what store paths cost to fetch, and why",
+    async () => (await import("./explain-command.ts")).explainCommand(),
+  ],
+  [
     "stats",
     "show what the local store holds",
     async () => (await import("./keep-commands.ts")).statsCommand(),

@@ -139,6 +139,7 @@ export {
   NIXBASE32_ALPHABET,
   nixbase32Length,
 } from "./nix/nixbase32.ts";
+export { leavesFirst } from "./nix/reference-order.ts";
 export {
   parseSignature,
   type Signature,
@@ -246,21 +247,20 @@ export {
 } from "./server/cache-server.ts";
 export { createHttpServer, type ListenAddress, listen } from "./server/http-server.ts";
 export type { UploadAccess } from "./server/upload-access.ts";
-export { BridgeMetrics, type NarWay } from "./substitution/bridge-metrics.ts";
+export { BridgeMetrics } from "./substitution/bridge-metrics.ts";
 export { CastoreWays, type CastoreWaysOptions } from "./substitution/castore-ways.ts";
 export { type SubstitutedPath, substituteClosure } from "./substitution/closure-substitution.ts";
 export { LazyBlobs, type LazyBlobsOptions } from "./substitution/lazy-blobs.ts";
 export { type BlobSource, LazyPaths, type LazyPathsOptions } from "./substitution/lazy-paths.ts";
+export type { UpgradeMode } from "./substitution/nar-sources.ts";
+export { type PathCost, PathCosts } from "./substitution/path-cost.ts";
+export type { NarWay } from "./substitution/price-list.ts";
 export {
   createStoreRootNodes,
   type StoreRootNodes,
   type StoreRootNodesOptions,
 } from "./substitution/store-root-nodes.ts";
-export {
-  Substituter,
-  type SubstituterOptions,
-  type UpgradeMode,
-} from "./substitution/substituter.ts";
+export { Substituter, type SubstituterOptions } from "./substitution/substituter.ts";
 export { type AddressScope, addressScope } from "./upstream/address-scope.ts";
 export { admitUrl, parseCacheUrl, type UrlPolicy, type UrlPurpose } from "./upstream/admission.ts";
 export { type Clock, SYSTEM_CLOCK } from "./upstream/clock.ts";

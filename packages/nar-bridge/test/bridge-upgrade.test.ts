@@ -6,6 +6,7 @@ import { afterEach, expect, test } from "vitest";
 import { StandInCache } from "../../../test/support/stand-in-cache.ts";
 import { RecipeStore } from "../src/path-infos/recipe-store.ts";
 import { substituteClosure } from "../src/substitution/closure-substitution.ts";
+import { PathCosts } from "../src/substitution/path-cost.ts";
 import { startBridge } from "./bridge-fixture.ts";
 import { directory, file } from "./nar-fixture.ts";
 import { makePath, narInfoPath, publish, type TestPath } from "./path-fixture.ts";
@@ -129,6 +130,31 @@ test("a NAR of at most 64 KiB is fetched plainly, without a castore request", as
   expect((await raw(bridge.url + small.bridged)).body.equals(small.nar)).toBe(true);
   expect(relay.seen(CASTORE)).toEqual([]);
   expect(relay.seen(PLAIN).length).toBe(1);
+});
+
+test("the same NAR under another name costs no payload", async () => {
+  const tree = directory({ big: file(NOISE), small: file("small") });
+  const [one, two, three] = await Promise.all(
+    ["one", "two", "three"].map((n) => makePath(n, tree)),
+  );
+  if (one === undefined || two === undefined || three === undefined) throw new Error("no paths");
+  const { relay, bridge } = await use(startUpgradeWorld([one, two, three]));
+  await raw(bridge.url + one.bridged);
+  await bridge.substituter[Symbol.asyncDispose]();
+  relay.requests.length = 0;
+  expect((await raw(bridge.url + narInfoPath(two))).status).toBe(200);
+  expect((await raw(bridge.url + two.bridged)).body.equals(two.nar)).toBe(true);
+  const query = { storeHashes: [storeHashOf(three)], closure: false };
+  for await (const { isPresent } of substituteClosure(bridge.substituter, query)) {
+    expect(isPresent).toBe(false);
+  }
+  expect(relay.requests.map(({ path }) => path)).toEqual([narInfoPath(two), narInfoPath(three)]);
+  const costs = new PathCosts(bridge.store);
+  for (const path of [two, three]) {
+    const free = { way: "local", contents: { bytes: 0, requests: 0 } };
+    await expect.poll(() => costs.get(storeHashOf(path))).toMatchObject(free);
+    expect(await bridge.pathInfos.get(storeHashOf(path))).toBeDefined();
+  }
 });
 
 /** Text that a NAR-wide xz compresses better than chunks one by one. */

@@ -69,7 +69,7 @@ export class BridgedNars {
   }
 
   async #answerProven(
-    { narHash }: BridgedNar,
+    { storeHash, narHash }: BridgedNar,
     request: FastifyRequest,
     reply: FastifyReply,
     signal: AbortSignal,
@@ -82,6 +82,7 @@ export class BridgedNars {
       metrics.narBytes.inc({ way: "local" }, proven.size);
     }
     await replyNar(request, reply, proven, { compress: false });
+    if (request.method === "GET") await substituter.noteServed(storeHash, narHash);
     return true;
   }
 

@@ -1,8 +1,7 @@
 import type { Counter } from "prom-client";
 import { promClient } from "../upstream/lazy-modules.ts";
-
-/** How a NAR came to the client. */
-export type NarWay = "local" | "castore" | "plain";
+import type { PathCost } from "./path-cost.ts";
+import type { NarWay } from "./price-list.ts";
 
 /** What a bridge counts; one registry for each bridge. */
 export class BridgeMetrics {
@@ -44,6 +43,21 @@ export class BridgeMetrics {
     "Bytes of chunks used, by where they were",
     ["from"],
   );
+  readonly spentRequests = this.#counter(
+    "castore_path_requests_total",
+    "Requests that stored paths took, by way and by what was asked for",
+    ["way", "part"],
+  );
+  readonly spentBytes = this.#counter(
+    "castore_path_bytes_total",
+    "Bytes received that stored paths took, by way and by what was asked for",
+    ["way", "part"],
+  );
+  readonly offers = this.#counter(
+    "castore_offers_total",
+    "Priced ways to paths, by what became of them",
+    ["kind", "verdict"],
+  );
   readonly narInfoMisses = this.#counter(
     "castore_narinfo_misses_total",
     "Store paths that no upstream had or was trusted for",
@@ -54,6 +68,15 @@ export class BridgeMetrics {
     help: "NARs being delivered now",
     registers: [this.registry],
   });
+
+  /** Counts what a path that was stored took, as `castore explain` tells it. */
+  spent(way: NarWay, { metadata, contents, prices }: PathCost): void {
+    for (const [part, { requests, bytes }] of Object.entries({ metadata, contents })) {
+      this.spentRequests.inc({ way, part }, requests);
+      this.spentBytes.inc({ way, part }, bytes);
+    }
+    for (const { kind, verdict } of prices) this.offers.inc({ kind, verdict });
+  }
 
   #counter<Label extends string>(name: string, help: string, labelNames: Label[]): Counter<Label> {
     const { Counter } = promClient();

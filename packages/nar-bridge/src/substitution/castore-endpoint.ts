@@ -17,16 +17,17 @@ import {
   type TransferCost,
   zstdDecompress,
 } from "@castore/castore";
-import type { StoreDir } from "../nix/store-path.ts";
+import type { StoreDir, StoreHash } from "../nix/store-path.ts";
 import { type ClosureRecord, decodeClosureStream } from "../path-infos/closure-stream.ts";
 import type { UrlPolicy } from "../upstream/admission.ts";
 import type { HttpClient, HttpRequest } from "../upstream/http-client.ts";
 import { type HttpResponse, readBody } from "../upstream/http-response.ts";
+import type { LinkSpeed } from "../upstream/link-meter.ts";
 import { LOOKUP_TIMEOUT_MS } from "../upstream/upstream.ts";
 import { staticClosure } from "./static-closure.ts";
 
 /** Chunks fetched one by one at once, where the server has no `fetch`. */
-const SINGLE_CHUNKS_PARALLEL = 8;
+export const SINGLE_CHUNKS_PARALLEL = 8;
 const INFO_BYTES_MAX = 64 * 1024;
 const INFO_TTL_MS = 300_000;
 const ZSTD_OVERHEAD_BYTES = 1024;
@@ -47,6 +48,13 @@ export interface CastoreEndpoint extends ChunkTransport {
    * orders them. One request where the server has the feature, else as staticClosure says.
    */
   closure(query: ClosureRequest, options?: CostOptions): AsyncIterable<ClosureRecord>;
+  /** All below a path that the server names as a root; undefined where it does not. */
+  closureFile(
+    storeHash: StoreHash,
+    options?: CostOptions,
+  ): Promise<AsyncIterable<ClosureRecord> | undefined>;
+  /** What was measured of the way to it. */
+  link(): LinkSpeed;
 }
 
 export interface CostOptions extends CallOptions {
@@ -96,6 +104,18 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     const open = async (path: string, call: CallOptions) =>
       (await this.#sendMaybe(path, { ...options, ...call }))?.body;
     yield* staticClosure(open, query, options);
+  }
+
+  async closureFile(
+    storeHash: StoreHash,
+    options: CostOptions = {},
+  ): Promise<AsyncIterable<ClosureRecord> | undefined> {
+    const response = await this.#sendMaybe(`closure/${storeHash}`, options);
+    return response && decodeClosureStream(createZstdDecoder()(response.body));
+  }
+
+  link(): LinkSpeed {
+    return this.#options.http.link(this.base);
   }
 
   async *fetchChunks(

@@ -15,7 +15,8 @@ import { type StoreHash, storePathHash } from "../nix/store-path.ts";
 import type { ClosureRecord } from "../path-infos/closure-stream.ts";
 import type { PathInfo } from "../path-infos/path-info.ts";
 import { decodeSignedPathInfo } from "../path-infos/path-info-codec.ts";
-import type { CastoreEndpoint } from "./castore-endpoint.ts";
+import type { CastoreEndpoint, CostOptions } from "./castore-endpoint.ts";
+import type { ContentsOptions } from "./contents-server.ts";
 
 /** Paths whose metadata is kept. */
 const PATHS_MAX = 4_096;
@@ -54,41 +55,61 @@ export class CastoreMetadata {
     this.#directories = directories;
   }
 
+  /** What was claimed of the path before. */
+  known(storeHash: StoreHash): PathMetadata | undefined {
+    const known = this.#loaded.peek(storeHash);
+    return known === "absent" ? undefined : known;
+  }
+
   /**
-   * The metadata of `storeHash`; undefined where the server does not have the path. `alongside` are
-   * paths that will be asked for soon: one request asks for them, too, where the server can.
+   * The metadata of `storeHash`; undefined where the server does not have the path. One request
+   * asks for what is wanted soon, too, where the server can.
    */
   async get(
     storeHash: StoreHash,
-    alongside: Iterable<StoreHash>,
-    options: CallOptions = {},
+    options: ContentsOptions = {},
   ): Promise<PathMetadata | undefined> {
-    // A static server answers for one path at a time: to ask for others would only take longer.
-    const { features } = await this.#endpoint.info(options);
-    const together = features.has("closure") ? alongside : [];
     for (;;) {
       const known = this.#loaded.get(storeHash);
       if (known === "absent") return undefined;
       if (known !== undefined && (await this.#isThere(known, options))) return known;
       const underWay = this.#underWay.get(storeHash);
-      if (underWay === undefined) return await this.#ask(storeHash, together, options);
+      if (underWay === undefined) return await this.#ask(storeHash, options);
       // Its request may end with another caller's signal: then this caller asks himself.
       await underWay.catch(() => options.signal?.throwIfAborted());
     }
   }
 
-  async #ask(
-    storeHash: StoreHash,
-    alongside: Iterable<StoreHash>,
-    options: CallOptions,
-  ): Promise<PathMetadata | undefined> {
+  async #ask(storeHash: StoreHash, options: ContentsOptions): Promise<PathMetadata | undefined> {
     this.#loaded.delete(storeHash);
-    const wanted = this.#unknown(storeHash, alongside);
-    const { faults } = await this.#load(wanted, false, options);
+    const closure = options.closure?.() ?? [];
+    const { faults } = await this.#loadWith(storeHash, closure, options);
     const loaded = this.#loaded.get(storeHash);
     if (faults.has(storeHash)) throw faults.get(storeHash);
     if (loaded === undefined) this.#loaded.set(storeHash, "absent");
+    options.onDescribed?.();
     return loaded === "absent" ? undefined : loaded;
+  }
+
+  async #loadWith(
+    storeHash: StoreHash,
+    closure: readonly StoreHash[],
+    options: ContentsOptions,
+  ): Promise<LoadResult> {
+    // Under way before anything is awaited: nobody asks for a path twice.
+    const wanted = this.#unknown([storeHash, ...closure, ...(options.others?.() ?? [])]);
+    return await this.#underWayFor(wanted, async () => {
+      const { features } = await this.#endpoint.info(options);
+      if (features.has("closure")) return await this.#load(wanted, false, options);
+      // A static server answers for one path at a time, or for all below a path that was exported.
+      const top = closure.at(-1);
+      if (top !== undefined && closure.length > 1) {
+        const records = await this.#endpoint.closureFile(top, options);
+        const result = records && (await this.#receive(records, undefined, options));
+        if (result !== undefined && this.#loaded.has(storeHash)) return result;
+      }
+      return await this.#load([storeHash], false, options);
+    });
   }
 
   /** Whether its directories are still in the store: they may have been collected since. */
@@ -101,41 +122,36 @@ export class CastoreMetadata {
   /** The path infos of `storeHashes` and all they refer to, as far as the server has them. */
   async closure(
     storeHashes: readonly StoreHash[],
-    options: CallOptions = {},
+    options: CostOptions = {},
   ): Promise<readonly PathInfo[]> {
     const found = new Map<StoreHash, PathInfo>();
     let open = [...storeHashes];
     while (open.length > 0) {
       const asked = open.slice(0, CLOSURE_REQUEST_WANTED_MAX);
-      const { leftOut } = await this.#load(asked, true, options, found);
+      const load = () => this.#load(asked, true, options, found);
+      const { leftOut } = await this.#underWayFor(asked, load);
       const more = new Set([...open.slice(asked.length), ...leftOut]);
       open = [...more].filter((storeHash) => !found.has(storeHash) && !asked.includes(storeHash));
     }
     return [...found.values()];
   }
 
-  #unknown(storeHash: StoreHash, alongside: Iterable<StoreHash>): StoreHash[] {
-    const wanted = [storeHash];
-    for (const other of alongside) {
-      if (wanted.length === CLOSURE_REQUEST_WANTED_MAX) break;
-      const isKnown = this.#loaded.has(other) || this.#underWay.has(other);
-      if (other !== storeHash && !isKnown) wanted.push(other);
+  /** The first of `storeHashes`, and those of the others that nothing is known of. */
+  #unknown([first, ...others]: readonly [StoreHash, ...StoreHash[]]): StoreHash[] {
+    const wanted = new Set([first]);
+    for (const other of others) {
+      if (wanted.size === CLOSURE_REQUEST_WANTED_MAX) break;
+      if (!this.#loaded.has(other) && !this.#underWay.has(other)) wanted.add(other);
     }
-    return wanted;
+    return [...wanted];
   }
 
-  /** Loads paths. What is wrong with one of them does not keep the others from counting. */
-  async #load(
+  /** Notes that `storeHashes` are being loaded. */
+  async #underWayFor(
     storeHashes: readonly StoreHash[],
-    references: boolean,
-    options: CallOptions,
-    found?: Map<StoreHash, PathInfo>,
+    load: () => Promise<LoadResult>,
   ): Promise<LoadResult> {
-    // Naming too many as known is no use: the server then sends some again.
-    const known = [...(found?.keys() ?? [])].slice(0, CLOSURE_REQUEST_KNOWN_MAX).sort();
-    const request = { wanted: storeHashes, follow: references, known };
-    const records = this.#endpoint.closure(request, options);
-    const loading = this.#receive(records, found, options);
+    const loading = load();
     const noted = loading.then(() => {});
     noted.catch(() => {});
     for (const storeHash of storeHashes) this.#underWay.set(storeHash, noted);
@@ -146,6 +162,19 @@ export class CastoreMetadata {
         if (this.#underWay.get(storeHash) === noted) this.#underWay.delete(storeHash);
       }
     }
+  }
+
+  /** Loads paths. What is wrong with one of them does not keep the others from counting. */
+  async #load(
+    storeHashes: readonly StoreHash[],
+    references: boolean,
+    options: CostOptions,
+    found?: Map<StoreHash, PathInfo>,
+  ): Promise<LoadResult> {
+    // Naming too many as known is no use: the server then sends some again.
+    const known = [...(found?.keys() ?? [])].slice(0, CLOSURE_REQUEST_KNOWN_MAX).sort();
+    const request = { wanted: storeHashes, follow: references, known };
+    return await this.#receive(this.#endpoint.closure(request, options), found, options);
   }
 
   async #receive(

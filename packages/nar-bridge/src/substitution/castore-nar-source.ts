@@ -1,47 +1,38 @@
-import {
-  AssembledBlobs,
-  CastoreError,
-  type ChunkFetcher,
-  type LocalStore,
-  planTree,
-} from "@castore/castore";
+import { AssembledBlobs, CastoreError, type LocalStore, planTree } from "@castore/castore";
 import { renderNar } from "../nar/nar-render.ts";
 import type { NarInfo } from "../nix/nar-info.ts";
 import { normalReferences } from "../nix/normal-references.ts";
-import { type StoreHash, storePathHash } from "../nix/store-path.ts";
 import { type PathInfo, pathInfoOf } from "../path-infos/path-info.ts";
-import type { CastoreMetadata } from "./castore-metadata.ts";
+import type { ContentsOptions, ContentsServer } from "./contents-server.ts";
 import type { NarSource } from "./nar-delivery.ts";
-import { PLAIN_FILE_BYTES_MAX } from "./price-list.ts";
+import type { PathCostMeter } from "./path-cost.ts";
+import { type NamedOffer, priceList } from "./price-list.ts";
 
 export interface CastoreNarSourceOptions {
-  /** For the log. */
-  readonly name: string;
+  readonly server: ContentsServer;
   readonly narInfo: NarInfo;
   readonly store: LocalStore;
-  readonly metadata: CastoreMetadata;
-  readonly fetcher: ChunkFetcher;
-  /** Paths that are likely to be asked for soon. */
-  readonly alongside: () => Iterable<StoreHash>;
+  readonly soon: Pick<ContentsOptions, "closure" | "others" | "onDescribed">;
+  /** The plain NAR, where that is another way; `wireBytes` would be fetched from the server. */
+  readonly plain: (wireBytes: number) => Promise<NamedOffer | undefined>;
+  readonly cost: PathCostMeter;
   readonly onChunk?: (from: "local" | "remote", size: number) => void;
   /**
    * Called once bytes matched the NAR hash, with the proven path info; its blobs are being stored.
    */
   readonly onProven: (pathInfo: PathInfo, stored: Promise<void>) => void;
   readonly onFailed?: (error: unknown, wrong: boolean) => void;
-  /** Bytes of the plain NAR as served, where that is another way. */
-  readonly plainSize: () => Promise<number | undefined>;
 }
 
 /**
- * The NAR rendered here, from chunks at hand and chunks fetched from a castore server. Rejects
- * UNSUPPORTED, before any chunk is fetched, where the server does not have the path or that would
- * cost more than the plain NAR.
+ * The NAR rendered here, from chunks at hand and chunks fetched from a server. Rejects UNSUPPORTED,
+ * before any chunk is fetched, where the server does not have the path or the plain NAR has the
+ * better price.
  */
 export function createCastoreNarSource(options: CastoreNarSourceOptions): NarSource {
   let finish: (() => void) | undefined;
   return {
-    name: options.name,
+    name: options.server.name,
     async *open(signal) {
       const opened = await openTree(options, signal);
       finish = opened.finish;
@@ -60,32 +51,33 @@ interface OpenTree {
 
 /** Everything is freed when `signal` ends, unless `finish` was called before. */
 async function openTree(options: CastoreNarSourceOptions, signal: AbortSignal): Promise<OpenTree> {
-  const { narInfo, store } = options;
-  const known = await options.metadata.get(storePathHash(narInfo.storePath), options.alongside(), {
-    signal,
-  });
-  if (known === undefined) {
-    throw new CastoreError("UNSUPPORTED", `${options.name} does not have ${narInfo.storePath}`);
+  const { narInfo, store, server, cost } = options;
+  const question = { ...options.soon, signal, cost: cost.metadata };
+  const contents = await server.describe(narInfo, question);
+  if (contents === undefined) {
+    throw new CastoreError("UNSUPPORTED", `${server.name} does not have ${narInfo.storePath}`);
   }
-  const { pathInfo, recipe } = known;
-  if (pathInfo.narHash !== narInfo.narHash || pathInfo.narSize !== narInfo.narSize) {
-    throw new CastoreError("CORRUPT", `${options.name} has another ${narInfo.storePath}`);
-  }
-  const tree = await planTree(pathInfo.node, recipe, store, { signal });
-  const isSmall = tree.wireBytes <= PLAIN_FILE_BYTES_MAX;
-  const plain = isSmall ? undefined : await options.plainSize();
-  if (plain !== undefined && tree.wireBytes > plain) {
-    const why = `${tree.wireBytes} bytes of chunks are missing, the plain NAR has ${plain}`;
+  const { node, recipe, rootSignatures } = contents;
+  const tree = await planTree(node, recipe, store, { signal });
+  const plain = await options.plain(tree.wireBytes);
+  const offers = [{ ...(await server.offer(tree)), server: server.name }];
+  const prices = priceList(plain === undefined ? offers : [...offers, plain]);
+  cost.priced(prices);
+  if (prices.find(({ verdict }) => verdict === "taken")?.kind === "nar") {
+    const why = `${tree.wireBytes} bytes are missing, the plain NAR has ${plain?.bytes}`;
     throw new CastoreError("UNSUPPORTED", `${narInfo.storePath}: ${why}`);
   }
-  const chunks = options.fetcher.plan(tree.missing);
+  const chunks = server.fetcher.plan(tree.missing, { cost: cost.contents });
   const blobs = new AssembledBlobs({
     tree,
     references: recipe?.references ?? [],
     index: store.chunks,
     chunks,
     near: store.blobsFor(normalReferences(narInfo)),
-    ...(options.onChunk === undefined ? {} : { onChunk: options.onChunk }),
+    onChunk(from, size) {
+      cost.chunkUsed(from, size);
+      options.onChunk?.(from, size);
+    },
   });
   let isFinished = false;
   const close = async () => {
@@ -98,11 +90,11 @@ async function openTree(options: CastoreNarSourceOptions, signal: AbortSignal): 
   signal.addEventListener("abort", closeUnlessFinished, { once: true });
   if (signal.aborted) closeUnlessFinished();
   return {
-    nar: renderNar(pathInfo.node, { directories: store.directories, blobs }, { signal }),
+    nar: renderNar(node, { directories: store.directories, blobs }, { signal }),
     finish() {
       isFinished = true;
       const stored = blobs.stored().finally(close);
-      options.onProven(pathInfoOf(narInfo, pathInfo.node, pathInfo.rootSignatures), stored);
+      options.onProven(pathInfoOf(narInfo, node, rootSignatures), stored);
     },
   };
 }

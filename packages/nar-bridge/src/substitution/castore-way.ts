@@ -1,84 +1,103 @@
 import {
-  type CallOptions,
+  CastoreError,
   ChunkFetcher,
   type DirectoryService,
+  FETCH_BYTES_MAX,
+  FETCH_ITEMS_MAX,
+  FETCH_PARALLEL,
   isCastoreError,
+  type TreePlan,
 } from "@castore/castore";
 import type { NarInfo } from "../nix/nar-info.ts";
-import type { CastoreEndpoint } from "./castore-endpoint.ts";
+import { type StoreHash, storePathHash } from "../nix/store-path.ts";
+import {
+  type CastoreEndpoint,
+  type CostOptions,
+  SINGLE_CHUNKS_PARALLEL,
+} from "./castore-endpoint.ts";
 import { CastoreMetadata } from "./castore-metadata.ts";
+import type { ContentsOptions, ContentsServer, PathContents } from "./contents-server.ts";
+import type { Offer } from "./price-list.ts";
+import { ServerRest, type ServerRestOptions } from "./server-rest.ts";
 
-/** How long a castore server that failed is left alone, doubling with each failure. */
-export const CASTORE_REST_MS = 30_000;
-export const CASTORE_REST_MS_MAX = 600_000;
-
-export interface CastoreWayOptions {
+export interface CastoreWayOptions extends ServerRestOptions {
   readonly endpoint: CastoreEndpoint;
   readonly directories: DirectoryService;
-  /** Told when the server begins to be left alone, and why. */
-  readonly onRest: (ms: number, reason: unknown) => void;
-  readonly now?: () => number;
 }
 
-/**
- * One castore server as a way to NARs: its metadata, its chunks, and whether it works at present.
- */
-export class CastoreWay implements Disposable {
+/** One castore/1 server: its metadata, its chunks, and whether it works at present. */
+export class CastoreWay implements ContentsServer {
+  readonly name: string;
+  readonly way = "castore";
   readonly endpoint: CastoreEndpoint;
   readonly metadata: CastoreMetadata;
   readonly fetcher: ChunkFetcher;
-  readonly #onRest: CastoreWayOptions["onRest"];
-  readonly #now: () => number;
-  #restsUntil = 0;
-  #restMs = CASTORE_REST_MS;
+  readonly #rest: ServerRest;
 
-  constructor({ endpoint, directories, onRest, now = Date.now }: CastoreWayOptions) {
+  constructor({ endpoint, directories, ...rest }: CastoreWayOptions) {
+    this.name = `castore at ${endpoint.base.href}`;
     this.endpoint = endpoint;
     this.metadata = new CastoreMetadata(endpoint, directories);
     this.fetcher = new ChunkFetcher(endpoint);
-    this.#onRest = onRest;
-    this.#now = now;
+    this.#rest = new ServerRest(rest);
   }
 
-  /** Whether the server is left alone after a failure. */
-  get isResting(): boolean {
-    return this.#now() < this.#restsUntil;
-  }
-
-  /** Notes that the server did its part. */
-  worked(): void {
-    this.#restMs = CASTORE_REST_MS;
-  }
-
-  /** Notes a failure; UNSUPPORTED is none: this path is not there, or would cost more. */
-  failed(error: unknown): void {
-    if (!isCastoreError(error, "UNSUPPORTED")) this.#rest(this.#restMs, error);
-  }
-
-  /** Whether the server answers and speaks our version; a failure is noted. */
-  async isUsable(options: CallOptions): Promise<boolean> {
-    if (this.isResting) return false;
+  async isUsable(options: CostOptions): Promise<boolean> {
+    if (this.#rest.isResting) return false;
     try {
       await this.endpoint.info(options);
       return true;
     } catch (error) {
       options.signal?.throwIfAborted();
-      const isOther = isCastoreError(error, "UNSUPPORTED");
-      this.#rest(isOther ? CASTORE_REST_MS_MAX : this.#restMs, error);
+      if (isCastoreError(error, "UNSUPPORTED")) this.#rest.cannot(error);
+      else this.#rest.failed(error);
       return false;
     }
   }
 
-  [Symbol.dispose](): void {
-    this.fetcher[Symbol.dispose]();
+  isDescribed(storeHash: StoreHash): boolean {
+    return this.metadata.known(storeHash) !== undefined;
   }
 
-  #rest(ms: number, reason: unknown): void {
-    // What was under way when the first failed says nothing new.
-    if (this.isResting) return;
-    this.#restsUntil = this.#now() + ms;
-    this.#restMs = Math.min(2 * this.#restMs, CASTORE_REST_MS_MAX);
-    this.#onRest(ms, reason);
+  async describe(
+    narInfo: NarInfo,
+    options: ContentsOptions = {},
+  ): Promise<PathContents | undefined> {
+    const known = await this.metadata.get(storePathHash(narInfo.storePath), options);
+    if (known === undefined) return undefined;
+    const { pathInfo, recipe } = known;
+    if (pathInfo.narHash !== narInfo.narHash || pathInfo.narSize !== narInfo.narSize) {
+      throw new CastoreError("CORRUPT", `${this.name} has another ${narInfo.storePath}`);
+    }
+    return { node: pathInfo.node, recipe, rootSignatures: pathInfo.rootSignatures };
+  }
+
+  async offer(tree: TreePlan): Promise<Offer> {
+    const { features } = await this.endpoint.info();
+    const isBatched = features.has("fetch");
+    const batches = Math.max(
+      Math.ceil(tree.missingCount / FETCH_ITEMS_MAX),
+      Math.ceil(tree.missingBytes / FETCH_BYTES_MAX),
+    );
+    return {
+      kind: "chunks",
+      bytes: tree.wireBytes,
+      requests: isBatched ? batches : tree.missingCount,
+      parallel: isBatched ? FETCH_PARALLEL : SINGLE_CHUNKS_PARALLEL,
+      link: this.endpoint.link(),
+    };
+  }
+
+  worked(): void {
+    this.#rest.worked();
+  }
+
+  failed(error: unknown): void {
+    this.#rest.failed(error);
+  }
+
+  [Symbol.dispose](): void {
+    this.fetcher[Symbol.dispose]();
   }
 }
 

@@ -28,6 +28,7 @@ export async function* substituteClosure(
   const storeHashes = query.closure
     ? await findClosure(substituter, query.storeHashes, options)
     : [...new Set(query.storeHashes)];
+  if (query.closure) void substituter.fetchEarly(storeHashes, options).catch(() => {});
   const work = (storeHash: StoreHash, signal: AbortSignal) =>
     substituter.substitute(storeHash, { signal });
   let done = 0;

@@ -156,7 +156,7 @@ export class LazyPaths {
     const { features } = await way.endpoint.info(options);
     const claimed = features.has("closure")
       ? await way.metadata.closure([wanted], options)
-      : [(await way.metadata.get(wanted, [], options))?.pathInfo];
+      : [(await way.metadata.get(wanted, options))?.pathInfo];
     const vouched: StoredPathInfo[] = [];
     let found: PathInfo | undefined;
     for (const pathInfo of claimed) {
@@ -184,7 +184,8 @@ export class LazyPaths {
   async #register(stored: StoredPathInfo, way: CastoreWay, options: CallOptions): Promise<boolean> {
     const { pathInfo } = stored;
     const storeHash = storePathHash(pathInfo.storePath);
-    const metadata = await way.metadata.get(storeHash, this.#unasked, options);
+    const others = () => [...this.#unasked];
+    const metadata = await way.metadata.get(storeHash, { ...options, others });
     const { node } = metadata?.pathInfo ?? {};
     if (metadata === undefined || node?.type !== "directory") return false;
     if (pathInfo.node.type !== "directory" || node.digest !== pathInfo.node.digest) return false;

@@ -4,7 +4,9 @@ import { createNarIngest } from "../nar/nar-ingest.ts";
 import type { NarInfo } from "../nix/nar-info.ts";
 import { normalReferences } from "../nix/normal-references.ts";
 import { type PathInfo, pathInfoOf } from "../path-infos/path-info.ts";
+import type { FoundNarInfo } from "../upstream/upstream-set.ts";
 import type { NarSource } from "./nar-delivery.ts";
+import type { NamedOffer } from "./price-list.ts";
 
 /** Nix asks for ten NARs at once: ten of these stay well below what a bridge may take. */
 const HELD_BYTES_MAX = 4 * 1024 * 1024;
@@ -69,4 +71,16 @@ export function createPlainNarSource(options: PlainNarSourceOptions): NarSource 
     },
     failed: (error, wrong) => options.onFailed?.(error, wrong),
   };
+}
+
+/** What the plain NAR costs by a narinfo that names its URL. */
+export function plainOffer({ narInfo, upstream }: FoundNarInfo): NamedOffer {
+  const bytes = plainSizeOf(narInfo);
+  const server = `NAR at ${upstream.url.href}`;
+  return { kind: "nar", bytes, requests: 1, parallel: 1, link: upstream.link(), server };
+}
+
+/** Bytes that the plain NAR costs, at most where the narinfo does not say. */
+export function plainSizeOf({ fileSize, narSize }: NarInfo): number {
+  return fileSize ?? narSize;
 }

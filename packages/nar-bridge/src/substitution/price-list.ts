@@ -9,6 +9,9 @@ export const PLAIN_FILE_BYTES_MAX = 64 * 1024;
 const TIE_MS = 20;
 const TIE_PART = 0.1;
 
+/** How a NAR came to the client. */
+export type NarWay = "local" | "castore" | "grpc" | "plain";
+
 /** chunks: those that are missing; blobs: whole ones; nar: the plain NAR. */
 export type OfferKind = "chunks" | "blobs" | "nar";
 
@@ -22,6 +25,9 @@ export interface Offer {
   readonly parallel: number;
   readonly link: LinkSpeed;
 }
+
+/** An offer, and of whom. */
+export type NamedOffer = Offer & { readonly server: string };
 
 /**
  * taken, or why not. costlier: more bytes than the plain NAR; slower; larger: not faster, and more
@@ -46,7 +52,9 @@ export function offerMs({ bytes, requests, parallel, link }: Offer): number {
  * the plain NAR the fastest, and of those about as fast the one of the fewest bytes, the first of
  * equals. Empty where nothing is offered.
  */
-export function priceList(offers: readonly Offer[]): Price[] {
+export function priceList<T extends Offer>(
+  offers: readonly T[],
+): (T & Pick<Price, "ms" | "verdict">)[] {
   const priced = offers.map((offer) => ({ ...offer, ms: offerMs(offer) }));
   const plain = priced.find(({ kind }) => kind === "nar");
   const admitted = priced.filter(({ bytes }) => plain === undefined || bytes <= plain.bytes);

@@ -10,6 +10,7 @@ import { LRUCache } from "lru-cache";
 import type { Log } from "../log.ts";
 import { type ContentCheck, createContentCheck, hasContent } from "../nar/content-check.ts";
 import { createNarLayout } from "../nar/nar-layout.ts";
+import { formatSnixNarUrl, parseSnixNarUrl } from "../nix/cache-url.ts";
 import type { NarInfo } from "../nix/nar-info.ts";
 import { formatNarInfo, parseNarInfo } from "../nix/nar-info-text.ts";
 import type { NarHash } from "../nix/nix-hash.ts";
@@ -18,24 +19,22 @@ import type { TrustedKeys } from "../nix/trusted-keys.ts";
 import type { LocalPathInfoService } from "../path-infos/local-path-info-service.ts";
 import { narInfoOf, type PathInfo, pathInfoOf } from "../path-infos/path-info.ts";
 import type { FoundNarInfo, UpstreamSet } from "../upstream/upstream-set.ts";
-import type { BridgeMetrics, NarWay } from "./bridge-metrics.ts";
-import { createCastoreNarSource } from "./castore-nar-source.ts";
+import type { BridgeMetrics } from "./bridge-metrics.ts";
 import type { ClaimedPath } from "./castore-way.ts";
 import type { CastoreWays } from "./castore-ways.ts";
 import { HoldBudget } from "./hold-budget.ts";
-import { type DeliveryLimits, deliverNar, type NarSource } from "./nar-delivery.ts";
-import { createPlainNarSource } from "./plain-nar-source.ts";
-import { PLAIN_FILE_BYTES_MAX } from "./price-list.ts";
+import { type DeliveryLimits, deliverNar } from "./nar-delivery.ts";
+import { NarSources, type UpgradeMode } from "./nar-sources.ts";
+import { PathCostMeter, PathCosts } from "./path-cost.ts";
+import { plainSizeOf } from "./plain-nar-source.ts";
+import type { NarWay } from "./price-list.ts";
+import { RecentPaths } from "./recent-paths.ts";
 import type { ServedNar } from "./served-nar.ts";
 
-/** Narinfos kept of those that were asked for. */
-const RECENT_MAX = 8_192;
-/** Paths asked for within this time are likely to be substituted together. */
-const TOGETHER_MS = 60_000;
-/** How long a source that delivered wrong bytes is not used for that path again. */
-const WRONG_REST_MS = 3_600_000;
-
-export type UpgradeMode = "auto" | "never" | "require";
+/** How long the narinfos of a closure that was asked for as a whole are remembered. */
+const CLOSURE_TTL_MS = 600_000;
+/** Paths whose cost is gathered at once. */
+const COSTS_MAX = 8_192;
 
 export interface SubstituterOptions {
   readonly store: LocalStore;
@@ -67,16 +66,23 @@ export interface OpenedNar {
  */
 export class Substituter implements AsyncDisposable {
   readonly #options: SubstituterOptions;
-  readonly #recent = new LRUCache<StoreHash, { readonly found: FoundNarInfo; readonly at: number }>(
-    { max: RECENT_MAX },
-  );
-  readonly #wrong = new LRUCache<string, true>({ max: RECENT_MAX, ttl: WRONG_REST_MS });
+  readonly #recent = new RecentPaths();
+  readonly #sources: NarSources;
+  readonly #costs: PathCosts;
+  readonly #meters = new LRUCache<StoreHash, PathCostMeter>({ max: COSTS_MAX });
   readonly #holding = new HoldBudget();
   /** What was proven and is being stored, by NAR hash. */
   readonly #storing = new Map<NarHash, Promise<void>>();
 
   constructor(options: SubstituterOptions) {
     this.#options = options;
+    this.#costs = new PathCosts(options.store);
+    this.#sources = new NarSources({
+      ...options,
+      recent: this.#recent,
+      costOf: (storeHash) => this.#meterOf(storeHash),
+      onProven: (found, way, stored) => this.#keep(found, way, stored),
+    });
   }
 
   /**
@@ -160,7 +166,7 @@ export class Substituter implements AsyncDisposable {
     using _lease = this.lease();
     const root = pathInfos.findNar(narInfo.narHash);
     if (root !== undefined && (await this.#hasContents(narInfo, root.node, options))) {
-      const pathInfo = await this.#putProven(found, pathInfoOf(narInfo, root.node));
+      const pathInfo = await this.#putSame(found, root.node);
       return { pathInfo, isPresent: false };
     }
     for await (const _piece of this.#deliver(found, options)) {
@@ -170,6 +176,20 @@ export class Substituter implements AsyncDisposable {
     const stored = await pathInfos.getStored(storeHash, options);
     if (stored?.proof.by === "rendered") return { pathInfo: stored.pathInfo, isPresent: false };
     throw new CastoreError("UNAVAILABLE", `${narInfo.storePath}: could not be stored`);
+  }
+
+  /**
+   * Notes that the client got the NAR of a path from the store, where it was under another name:
+   * the path is in the store from now on.
+   */
+  async noteServed(storeHash: StoreHash, narHash: NarHash): Promise<void> {
+    const found = this.#recent.get(storeHash);
+    const { pathInfos } = this.#options;
+    if (found?.narInfo.narHash !== narHash) return;
+    if ((await pathInfos.getStored(storeHash))?.proof.by === "rendered") return;
+    const root = pathInfos.findNar(narHash);
+    if (root === undefined || !(await this.#hasContents(found.narInfo, root.node, {}))) return;
+    await this.#putSame(found, root.node);
   }
 
   /**
@@ -184,14 +204,17 @@ export class Substituter implements AsyncDisposable {
       const way = found && (await castoreWays.for(found.upstream, options));
       if (found === undefined || way === undefined || !(await way.isUsable(options))) continue;
       try {
-        for (const pathInfo of await way.metadata.closure([storeHash], options)) {
+        const cost = this.#meterOf(storeHash).metadata;
+        // A cache that names NARs by their contents does so for all: its URLs need no question.
+        const isSnix = parseSnixNarUrl(found.narInfo.url) !== undefined;
+        for (const pathInfo of await way.metadata.closure([storeHash], { ...options, cost })) {
           if (trustedKeys.trusts(pathInfo) === undefined) continue;
-          // Without its URL: the plain way asks the upstream for it.
-          const narInfo = narInfoOf(pathInfo, "");
-          const known = { found: { ...found, narInfo }, at: Date.now() };
-          const hash = storePathHash(pathInfo.storePath);
-          if (!this.#recent.has(hash)) this.#recent.set(hash, known);
+          // Else without its URL: the plain way asks the upstream for it.
+          const narInfo = narInfoOf(pathInfo, isSnix ? formatSnixNarUrl(pathInfo) : "");
+          if (storePathHash(narInfo.storePath) === storeHash) continue;
+          this.#recent.note({ ...found, narInfo }, CLOSURE_TTL_MS);
         }
+        this.#recent.note(found, CLOSURE_TTL_MS);
       } catch (error) {
         options.signal?.throwIfAborted();
         way.failed(error);
@@ -200,8 +223,20 @@ export class Substituter implements AsyncDisposable {
     }
   }
 
+  /** Starts to fetch the contents of paths that `loadClosure` learned of, in this order. */
+  async fetchEarly(storeHashes: readonly StoreHash[], options: CallOptions = {}): Promise<void> {
+    const wanted: FoundNarInfo[] = [];
+    for (const storeHash of storeHashes) {
+      const found = this.#recent.get(storeHash);
+      const isHere = await this.#options.pathInfos.get(storeHash, options);
+      if (found !== undefined && isHere === undefined) wanted.push(found);
+    }
+    await this.#sources.fetchEarly(wanted, options);
+  }
+
   /** Waits for what is being stored. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#sources[Symbol.dispose]();
     await Promise.allSettled(this.#storing.values());
   }
 
@@ -219,28 +254,54 @@ export class Substituter implements AsyncDisposable {
     return parseNarInfo(upstream.narInfo, pathInfo.storeDir);
   }
 
-  async #putProven({ narInfo, upstream }: FoundNarInfo, pathInfo: PathInfo): Promise<PathInfo> {
-    const source = { url: upstream.url.href, narInfo: formatNarInfo(narInfo) };
+  /** A path whose NAR is in the store under another name. */
+  async #putSame(found: FoundNarInfo, root: Node): Promise<PathInfo> {
+    this.#meterOf(storePathHash(found.narInfo.storePath)).because("its NAR was in the store");
+    return await this.#putProven(found, pathInfoOf(found.narInfo, root), "local");
+  }
+
+  async #putProven(found: FoundNarInfo, pathInfo: PathInfo, way: NarWay): Promise<PathInfo> {
+    const { narInfo, upstream } = found;
+    const { url } = upstream;
+    const source = { url: url.href, narInfo: formatNarInfo(narInfo) };
     const proof = { by: "rendered" } as const;
     const isWhole = narInfo.url !== "";
     await this.#options.pathInfos.putStored([
       { pathInfo, proof, upstream: isWhole ? source : undefined },
     ]);
+    await this.#putCost(found, pathInfo.node, way);
     return pathInfo;
+  }
+
+  async #putCost({ narInfo, upstream }: FoundNarInfo, root: Node, way: NarWay): Promise<void> {
+    const { narSize } = narInfo;
+    const storeHash = storePathHash(narInfo.storePath);
+    const fileSize = narInfo.url === "" ? undefined : plainSizeOf(narInfo);
+    const of = { upstream: upstream.url.href, narSize, fileSize };
+    const cost = this.#meterOf(storeHash).result(way, of);
+    this.#meters.delete(storeHash);
+    this.#options.metrics.spent(way, cost);
+    await this.#costs.put(storeHash, root, cost);
+  }
+
+  #meterOf(storeHash: StoreHash): PathCostMeter {
+    const meter = this.#meters.get(storeHash) ?? new PathCostMeter();
+    this.#meters.set(storeHash, meter);
+    return meter;
   }
 
   /** The upstream that has a trusted narinfo of the path, asked or remembered. */
   async #find(storeHash: StoreHash, options: CallOptions): Promise<FoundNarInfo | undefined> {
     const { upstreams, metrics, log } = this.#options;
     const recent = this.#recent.get(storeHash);
-    if (recent !== undefined && recent.at > Date.now() - TOGETHER_MS) return recent.found;
+    if (recent !== undefined) return recent;
     const { found, reasons } = await upstreams.findNarInfo(storeHash, options);
     if (found === undefined) {
       metrics.narInfoMisses.inc();
       if (reasons.length > 0) log(`${storeHash}: ${reasons.join("; ")}`);
       return undefined;
     }
-    this.#recent.set(storeHash, { found, at: Date.now() });
+    this.#recent.note(found);
     return found;
   }
 
@@ -266,102 +327,12 @@ export class Substituter implements AsyncDisposable {
     try {
       const expected = { narHash, narSize, contentCheck: this.#contentCheck(found.narInfo) };
       const limits = { ...options, ...delivery, holdBytes: hold.bytes };
-      yield* deliverNar(expected, this.#sources(found, options.signal), limits);
+      yield* deliverNar(expected, this.#sources.of(found, options.signal), limits);
     } finally {
       metrics.narsUnderWay.dec();
       hold.release();
       const storing = this.#storing.get(narHash) ?? Promise.resolve();
       void storing.then(() => lease.release());
-    }
-  }
-
-  /** The ways to the NAR, best first, each made when the ones before it failed. */
-  async *#sources(found: FoundNarInfo, signal: AbortSignal): AsyncGenerator<NarSource> {
-    const { upgrade, upstreams } = this.#options;
-    const { storePath, narHash } = found.narInfo;
-    const tried = new Set<unknown>();
-    for (let at: FoundNarInfo | undefined = found; at !== undefined; ) {
-      tried.add(at.upstream);
-      if (at.narInfo.narHash === narHash) {
-        if (upgrade !== "never") {
-          const source = await this.#castoreSource(at, signal);
-          if (source !== undefined) yield source;
-        }
-        const asked = upgrade === "require" ? undefined : await this.#asked(at, { signal });
-        if (asked !== undefined && !this.#isWrong(asked, "plain")) yield this.#plainSource(asked);
-      }
-      const storeHash = storePathHash(storePath);
-      at = await upstreams.findNarInfoElsewhere(storeHash, { signal, except: tried });
-    }
-  }
-
-  /** The narinfo with its URL, which one that a closure brought does not have. */
-  async #asked(found: FoundNarInfo, options: CallOptions): Promise<FoundNarInfo | undefined> {
-    if (found.narInfo.url !== "") return found;
-    const { storePath, narHash } = found.narInfo;
-    const lookup = await this.#options.upstreams.findNarInfo(storePathHash(storePath), options);
-    return lookup.found?.narInfo.narHash === narHash ? lookup.found : undefined;
-  }
-
-  async #castoreSource(found: FoundNarInfo, signal: AbortSignal): Promise<NarSource | undefined> {
-    const { narInfo, upstream } = found;
-    const mayBePlain = this.#options.upgrade !== "require";
-    if (mayBePlain && plainSizeOf(narInfo) <= PLAIN_FILE_BYTES_MAX) return undefined;
-    if (this.#isWrong(found, "castore")) return undefined;
-    const way = await this.#options.castoreWays.for(upstream, { signal });
-    if (way === undefined || !(await way.isUsable({ signal }))) return undefined;
-    const { store, metrics } = this.#options;
-    return createCastoreNarSource({
-      name: `castore at ${way.endpoint.base.href}`,
-      narInfo,
-      store,
-      metadata: way.metadata,
-      fetcher: way.fetcher,
-      alongside: () => this.#together(upstream),
-      plainSize: async () => {
-        const asked = mayBePlain ? await this.#asked(found, { signal }) : undefined;
-        return asked && plainSizeOf(asked.narInfo);
-      },
-      onChunk: (from, size) => {
-        metrics.chunks.inc({ from });
-        metrics.chunkBytes.inc({ from }, size);
-      },
-      onProven: (pathInfo, stored) => {
-        way.worked();
-        this.#keep(
-          found,
-          "castore",
-          stored.then(() => pathInfo),
-        );
-      },
-      onFailed: (error, wrong) => {
-        way.failed(error);
-        this.#failed(found, "castore", error, wrong);
-      },
-    });
-  }
-
-  #plainSource(found: FoundNarInfo): NarSource {
-    const { narInfo, upstream } = found;
-    return createPlainNarSource({
-      name: `NAR at ${upstream.url.href}`,
-      narInfo,
-      store: this.#options.store,
-      download: (signal) => upstream.openNar(narInfo, { signal }),
-      onProven: (stored) => this.#keep(found, "plain", stored),
-      onFailed: (error, wrong) => this.#failed(found, "plain", error, wrong),
-      onNotKept: (error) => {
-        this.#options.log(`${narInfo.storePath}: passed on, but not kept: ${messageOf(error)}`);
-      },
-    });
-  }
-
-  /** Paths asked for lately that the same upstream has: their metadata is fetched together. */
-  *#together(upstream: FoundNarInfo["upstream"]): Generator<StoreHash> {
-    const since = Date.now() - TOGETHER_MS;
-    for (const [storeHash, { found, at }] of this.#recent.entries()) {
-      if (at < since || found.upstream !== upstream) continue;
-      if (plainSizeOf(found.narInfo) > PLAIN_FILE_BYTES_MAX) yield storeHash;
     }
   }
 
@@ -372,7 +343,7 @@ export class Substituter implements AsyncDisposable {
     metrics.nars.inc({ way });
     metrics.narBytes.inc({ way }, narSize);
     const kept = stored
-      .then((pathInfo) => this.#putProven(found, pathInfo))
+      .then((pathInfo) => this.#putProven(found, pathInfo, way))
       .then(
         () => {},
         (error: unknown) => log(`${storePath}: passed on, but not kept: ${messageOf(error)}`),
@@ -380,30 +351,8 @@ export class Substituter implements AsyncDisposable {
       .finally(() => this.#storing.delete(narHash));
     this.#storing.set(narHash, kept);
   }
-
-  #failed(found: FoundNarInfo, way: NarWay, error: unknown, wrong: boolean): void {
-    const { metrics, log } = this.#options;
-    const { storePath } = found.narInfo;
-    if (isCastoreError(error, "UNSUPPORTED")) return;
-    metrics.sourceFailures.inc({ way, fault: wrong ? "wrong" : "failed" });
-    if (wrong) this.#wrong.set(wrongKey(found, way), true);
-    log(`${storePath}: ${way} way by ${found.upstream.url.href}: ${messageOf(error)}`);
-  }
-
-  #isWrong(found: FoundNarInfo, way: NarWay): boolean {
-    return this.#wrong.has(wrongKey(found, way));
-  }
-}
-
-/** Bytes that the plain NAR costs, at most where the narinfo does not say. */
-function plainSizeOf({ fileSize, narSize }: NarInfo): number {
-  return fileSize ?? narSize;
 }
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
-}
-
-function wrongKey({ upstream, narInfo }: FoundNarInfo, way: NarWay): string {
-  return `${way} ${upstream.url.href} ${narInfo.storePath}`;
 }

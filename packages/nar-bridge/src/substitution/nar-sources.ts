@@ -1,0 +1,202 @@
+import { type CallOptions, isCastoreError, type LocalStore } from "@castore/castore";
+import { LRUCache } from "lru-cache";
+import type { Log } from "../log.ts";
+import { type StoreHash, storePathHash } from "../nix/store-path.ts";
+import type { PathInfo } from "../path-infos/path-info.ts";
+import type { FoundNarInfo, UpstreamSet } from "../upstream/upstream-set.ts";
+import type { BridgeMetrics } from "./bridge-metrics.ts";
+import { createCastoreNarSource } from "./castore-nar-source.ts";
+import type { CastoreWays } from "./castore-ways.ts";
+import type { ContentsServer } from "./contents-server.ts";
+import { EarlyContents } from "./early-contents.ts";
+import type { NarSource } from "./nar-delivery.ts";
+import type { PathCostMeter } from "./path-cost.ts";
+import { createPlainNarSource, plainOffer, plainSizeOf } from "./plain-nar-source.ts";
+import { type NamedOffer, type NarWay, PLAIN_FILE_BYTES_MAX } from "./price-list.ts";
+import type { RecentPaths } from "./recent-paths.ts";
+
+/** How long a source that delivered wrong bytes is not used for that path again. */
+const WRONG_REST_MS = 3_600_000;
+const WRONG_MAX = 8_192;
+
+export type UpgradeMode = "auto" | "never" | "require";
+
+export interface NarSourcesOptions {
+  readonly store: LocalStore;
+  readonly upstreams: UpstreamSet;
+  readonly upgrade: UpgradeMode;
+  readonly castoreWays: CastoreWays;
+  readonly metrics: BridgeMetrics;
+  readonly log: Log;
+  readonly recent: RecentPaths;
+  /** What the path cost so far, to be added to. */
+  readonly costOf: (storeHash: StoreHash) => PathCostMeter;
+  /** Called once a source's bytes matched; what it gave is being stored. */
+  readonly onProven: (found: FoundNarInfo, way: NarWay, stored: Promise<PathInfo>) => void;
+}
+
+/** The ways to a NAR: castore servers, and the NAR as its upstream serves it. */
+export class NarSources implements Disposable {
+  readonly #options: NarSourcesOptions;
+  readonly #wrong = new LRUCache<string, true>({ max: WRONG_MAX, ttl: WRONG_REST_MS });
+  readonly #early: EarlyContents;
+
+  constructor(options: NarSourcesOptions) {
+    this.#options = options;
+    this.#early = new EarlyContents(options);
+  }
+
+  /** The ways to the NAR, best first, each made when the ones before it failed. */
+  async *of(found: FoundNarInfo, signal: AbortSignal): AsyncGenerator<NarSource> {
+    const { upgrade, upstreams } = this.#options;
+    const { storePath, narHash } = found.narInfo;
+    const tried = new Set<unknown>();
+    for (let at: FoundNarInfo | undefined = found; at !== undefined; ) {
+      tried.add(at.upstream);
+      if (at.narInfo.narHash === narHash) {
+        if (upgrade !== "never") {
+          const source = await this.#castoreSource(at, signal);
+          if (source !== undefined) yield source;
+        }
+        const asked = upgrade === "require" ? undefined : await this.#asked(at, { signal });
+        if (asked !== undefined && !this.#isWrong(asked, "plain")) yield this.#plainSource(asked);
+      }
+      const storeHash = storePathHash(storePath);
+      at = await upstreams.findNarInfoElsewhere(storeHash, { signal, except: tried });
+    }
+  }
+
+  /** Starts to fetch the contents of paths that were described already and will be asked for. */
+  async fetchEarly(paths: readonly FoundNarInfo[], options: CallOptions): Promise<void> {
+    const [first] = paths;
+    const server = first && (await this.#options.castoreWays.for(first.upstream, options));
+    if (server !== undefined) void this.#early.fetch(server, paths);
+  }
+
+  [Symbol.dispose](): void {
+    this.#early[Symbol.dispose]();
+  }
+
+  async #castoreSource(found: FoundNarInfo, signal: AbortSignal): Promise<NarSource | undefined> {
+    const { narInfo, upstream } = found;
+    const { castoreWays, recent, costOf } = this.#options;
+    const storeHash = storePathHash(narInfo.storePath);
+    if (this.#isWrong(found, "castore")) return undefined;
+    const cost = costOf(storeHash);
+    const server = await castoreWays.for(upstream, { signal });
+    if (server === undefined) return undefined;
+    if (this.#isSmallAlone(found, server)) {
+      cost.because(`the NAR has at most ${PLAIN_FILE_BYTES_MAX} bytes`);
+      return undefined;
+    }
+    if (!(await server.isUsable({ signal, cost: cost.metadata }))) return undefined;
+    this.#early.asked(storeHash);
+    const { store, metrics, onProven } = this.#options;
+    const closure = () => recent.closureOf(storeHash, upstream);
+    return createCastoreNarSource({
+      server,
+      narInfo,
+      store,
+      cost,
+      soon: {
+        closure: () => closure().map(storeHashOf),
+        others: () => recent.of(upstream).map(storeHashOf),
+        onDescribed: () => void this.#early.fetch(server, closure()),
+      },
+      plain: (wireBytes) => this.#plainOffer(found, wireBytes, { signal }),
+      onChunk: (from, size) => {
+        metrics.chunks.inc({ from });
+        metrics.chunkBytes.inc({ from }, size);
+      },
+      onProven: (pathInfo, stored) => {
+        server.worked();
+        this.#early.end(storeHash);
+        onProven(
+          found,
+          server.way,
+          stored.then(() => pathInfo),
+        );
+      },
+      onFailed: (error, wrong) => {
+        server.failed(error);
+        this.#failed(found, server.way, error, wrong);
+      },
+    });
+  }
+
+  /** Whether to ask a castore server would cost more than the NAR: it is small, and alone. */
+  #isSmallAlone({ narInfo, upstream }: FoundNarInfo, server: ContentsServer): boolean {
+    const { upgrade, recent } = this.#options;
+    const storeHash = storePathHash(narInfo.storePath);
+    if (upgrade === "require" || server.isDescribed(storeHash)) return false;
+    if (plainSizeOf(narInfo) > PLAIN_FILE_BYTES_MAX) return false;
+    let bytes = 0;
+    for (const member of recent.closureOf(storeHash, upstream)) {
+      bytes += plainSizeOf(member.narInfo);
+    }
+    return bytes <= PLAIN_FILE_BYTES_MAX;
+  }
+
+  /** The plain NAR's offer; nobody is asked for its size where little else is to be fetched. */
+  async #plainOffer(
+    found: FoundNarInfo,
+    wireBytes: number,
+    options: CallOptions,
+  ): Promise<NamedOffer | undefined> {
+    if (this.#options.upgrade === "require") return undefined;
+    if (found.narInfo.url === "" && wireBytes <= PLAIN_FILE_BYTES_MAX) return undefined;
+    const asked = await this.#asked(found, options);
+    return asked && plainOffer(asked);
+  }
+
+  #plainSource(found: FoundNarInfo): NarSource {
+    const { narInfo, upstream } = found;
+    const { store, log, costOf, onProven } = this.#options;
+    const cost = costOf(storePathHash(narInfo.storePath)).contents;
+    return createPlainNarSource({
+      name: `NAR at ${upstream.url.href}`,
+      narInfo,
+      store,
+      download: (signal) => upstream.openNar(narInfo, { signal, cost }),
+      onProven: (stored) => onProven(found, "plain", stored),
+      onFailed: (error, wrong) => this.#failed(found, "plain", error, wrong),
+      onNotKept: (error) => {
+        log(`${narInfo.storePath}: passed on, but not kept: ${messageOf(error)}`);
+      },
+    });
+  }
+
+  /** The narinfo with its URL, which one that a closure brought does not have. */
+  async #asked(found: FoundNarInfo, options: CallOptions): Promise<FoundNarInfo | undefined> {
+    if (found.narInfo.url !== "") return found;
+    const { storePath, narHash } = found.narInfo;
+    const lookup = await this.#options.upstreams.findNarInfo(storePathHash(storePath), options);
+    return lookup.found?.narInfo.narHash === narHash ? lookup.found : undefined;
+  }
+
+  #failed(found: FoundNarInfo, way: NarWay, error: unknown, wrong: boolean): void {
+    const { metrics, log, costOf } = this.#options;
+    const { storePath } = found.narInfo;
+    if (isCastoreError(error, "UNSUPPORTED")) return;
+    costOf(storePathHash(storePath)).failed(`${way} way by ${found.upstream.url.href}`, error);
+    metrics.sourceFailures.inc({ way, fault: wrong ? "wrong" : "failed" });
+    if (wrong) this.#wrong.set(wrongKey(found, way), true);
+    log(`${storePath}: ${way} way by ${found.upstream.url.href}: ${messageOf(error)}`);
+  }
+
+  #isWrong(found: FoundNarInfo, way: NarWay): boolean {
+    return this.#wrong.has(wrongKey(found, way));
+  }
+}
+
+function storeHashOf({ narInfo }: FoundNarInfo): StoreHash {
+  return storePathHash(narInfo.storePath);
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function wrongKey({ upstream, narInfo }: FoundNarInfo, way: NarWay): string {
+  return `${way} ${upstream.url.href} ${narInfo.storePath}`;
+}

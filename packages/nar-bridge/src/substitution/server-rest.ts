@@ -1,0 +1,51 @@
+import { isCastoreError } from "@castore/castore";
+
+/** How long a server that failed is left alone, doubling with each failure. */
+export const SERVER_REST_MS = 30_000;
+export const SERVER_REST_MS_MAX = 600_000;
+
+export interface ServerRestOptions {
+  /** Told when the server begins to be left alone, and why. */
+  readonly onRest: (ms: number, reason: unknown) => void;
+  readonly now?: (() => number) | undefined;
+}
+
+/** Whether a server works at present, or is left alone after a failure. */
+export class ServerRest {
+  readonly #onRest: ServerRestOptions["onRest"];
+  readonly #now: () => number;
+  #until = 0;
+  #ms = SERVER_REST_MS;
+
+  constructor({ onRest, now = Date.now }: ServerRestOptions) {
+    this.#onRest = onRest;
+    this.#now = now;
+  }
+
+  get isResting(): boolean {
+    return this.#now() < this.#until;
+  }
+
+  /** Notes that the server did its part. */
+  worked(): void {
+    this.#ms = SERVER_REST_MS;
+  }
+
+  /** Notes a failure; UNSUPPORTED is none: this path is not there, or would cost more. */
+  failed(error: unknown): void {
+    if (!isCastoreError(error, "UNSUPPORTED")) this.#rest(this.#ms, error);
+  }
+
+  /** Notes that the server cannot do what is asked of it, which will not change soon. */
+  cannot(reason: unknown): void {
+    this.#rest(SERVER_REST_MS_MAX, reason);
+  }
+
+  #rest(ms: number, reason: unknown): void {
+    // What was under way when the first failed says nothing new.
+    if (this.isResting) return;
+    this.#until = this.#now() + ms;
+    this.#ms = Math.min(2 * this.#ms, SERVER_REST_MS_MAX);
+    this.#onRest(ms, reason);
+  }
+}
