@@ -82,6 +82,11 @@ it("with a trusted root key a mount fetches the files that are read, and no othe
   );
   expect(proxy.requests.length).toBeLessThan(8);
   expect(proxy.bytesDown).toBeLessThan(BIG_BYTES / 10);
+  const skipped = ["skip=3000000", "count=10", "bs=1", "status=none"];
+  const { stdout: part } = await execute("dd", [`if=${stdout.trim()}`, ...skipped]);
+  const big = readFileSync(world.store.fileOf(stdout.trim().replace(at, "/nix/store")), "latin1");
+  expect(part).toBe(big.slice(3_000_000, 3_000_010));
+  expect(proxy.bytesDown).toBeLessThan(BIG_BYTES / 3);
   for (const path of paths) {
     expect(await compareTrees(world.store.fileOf(path), inMount(path))).toEqual([]);
   }

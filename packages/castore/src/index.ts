@@ -197,6 +197,8 @@ export {
   type S3Location,
   type S3Options,
 } from "./objects/s3-object-store.ts";
+export { GROUP_BYTES } from "./outboards/group-hasher.ts";
+export { buildOutboard, outboardBytes, VerifiedGroups } from "./outboards/outboard.ts";
 export {
   type BlobAnalysis,
   type BlobAnalyzer,

@@ -158,6 +158,7 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   const { substituter, trustedKeys } = stack;
   const log = logLine;
   const lazyPaths = new LazyPaths({ store, pathInfos, substituter, trustedKeys, log });
+  const blobs = new LazyBlobs({ store, paths: lazyPaths, substituter, log });
   const roots = createStoreRootNodes({
     ...{ store, pathInfos, substituter, lazyPaths },
     pin: `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`,
@@ -165,13 +166,14 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   const shared = {
     roots,
     directories: store.directories,
-    blobs: new LazyBlobs({ store, paths: lazyPaths, substituter, log }),
+    blobs,
     content: localDirectContent(store),
     extraRoots: [[LINKS, EMPTY_DIRECTORY]] as const,
     timeoutMs: options.timeout * 1000,
     log,
   };
   const close = async () => {
+    await blobs.idle();
     await lazyPaths.prove();
     await stack[Symbol.asyncDispose]();
     await opened[Symbol.asyncDispose]();

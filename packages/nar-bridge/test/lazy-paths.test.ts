@@ -90,6 +90,8 @@ const fileOf = (files: readonly FileNode[], bytes: Uint8Array | string): FileNod
   return found;
 };
 
+async function* noBytes(): AsyncGenerator<Uint8Array> {}
+
 /** An answer to a fetch of one item, which the server does not have. */
 const LACKING = await gather(
   encodeFetchAnswer([{ index: 0, status: "missing", encoding: "none", bytes: new Uint8Array(0) }]),
@@ -221,6 +223,7 @@ it("that was read to its last byte is proven, and no longer lazy", async () => {
   const { get, blobs, paths } = lazyOf(bridge);
   const files = await filesOf((await get(PROGRAM))?.node, bridge.store);
   for (const found of files.slice(1)) await read(blobs, found);
+  await blobs.idle();
   await paths.prove();
   expect(await get(PROGRAM)).toMatchObject({ lazy: true });
   await read(blobs, files[0] as FileNode);
@@ -270,6 +273,48 @@ it("a NAR that has another root than was vouched for bars the key", async () => 
   await bridge.pathInfos.putStored([proven]);
   expect(bridge.log.join("\n")).toContain(`barred ${KEY.publicKey.text}`);
   expect((await bridge.pathInfos.getStored(storeHashOf(program)))?.proof.by).toBe("rendered");
+});
+
+it("part of a large file costs that part, and what verifies it", async () => {
+  await using world = await start([await makeProgram()]);
+  const { relay, bridge } = world;
+  const { get, blobs } = lazyOf(bridge);
+  const { digest, size } = fileOf(await filesOf((await get(PROGRAM))?.node, bridge.store), NOISE);
+  const part = async (from: number, to: number): Promise<Buffer> => {
+    await using reader = await blobs.open(digest, { size });
+    return await gather(reader?.stream(from, to) ?? noBytes());
+  };
+  expect(await part(500_000, 500_100)).toEqual(NOISE.subarray(500_000, 500_100));
+  expect(
+    relay
+      .seen(/./)
+      .slice(-2)
+      .map(({ path }) => path.slice(0, 17))
+      .sort(),
+  ).toEqual(["/castore/fetch", "/castore/outboard"]);
+  expect(relay.bytes(/outboard/)).toBe(64 * Math.floor(NOISE.byteLength / 16_384));
+  expect(relay.bytes(/fetch/)).toBeLessThan(600_000);
+  expect(await bridge.store.blobs.has(digest)).toBe(false);
+  // All of it makes it a blob like any other.
+  expect(NOISE.equals(await part(0, size))).toBe(true);
+  await blobs.idle();
+  expect(await bridge.store.blobs.has(digest)).toBe(true);
+  expect(relay.bytes(/fetch/)).toBeLessThan(NOISE.byteLength + 10_000);
+});
+
+it.each<readonly [string, RelayFault]>([
+  ["absent", { kind: "status", status: 404 }],
+  ["wrong", { kind: "change", change: (body) => body.fill(1, 70, 90) }],
+  ["too long", { kind: "change", change: (body) => Buffer.concat([body, body]) }],
+])("a large file comes whole where its outboard is %s", async (_, fault) => {
+  await using world = await start([await makeProgram()]);
+  const { relay, bridge } = world;
+  const { get, blobs } = lazyOf(bridge);
+  const large = fileOf(await filesOf((await get(PROGRAM))?.node, bridge.store), NOISE);
+  relay.faults.push([/outboard/, fault]);
+  expect(NOISE.equals(await read(blobs, large))).toBe(true);
+  expect(bridge.log.join("\n")).toMatch(/outboard/);
+  expect(relay.seen(/\/nar\//)).toEqual([]);
 });
 
 it.each<readonly [string, RelayFault]>([

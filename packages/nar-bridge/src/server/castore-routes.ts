@@ -25,8 +25,9 @@ import { fetchFrames } from "../substitution/fetch-source.ts";
 import { parseRange } from "../upstream/http-range.ts";
 import { readRequest } from "../upstream/http-request.ts";
 import { clientSignal, sendBytes } from "./http-reply.ts";
+import { OutboardStore } from "./outboard-store.ts";
 
-export const CASTORE_FEATURES = ["blob", "closure", "fetch"] as const;
+export const CASTORE_FEATURES = ["blob", "closure", "fetch", "outboard"] as const;
 /** Where `castore serve` has castore/1, below the cache's own URL. */
 export const CASTORE_BASE = "castore/";
 /** Most bytes in the body of a request. */
@@ -95,6 +96,13 @@ export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutes
     await sendZstd(request, reply, [chunk], IMMUTABLE);
   });
   get("blob/:digest", async (request, reply) => await sendBlob(store, request, reply));
+  const outboards = new OutboardStore(store);
+  get("outboard/:digest", async (request, reply) => {
+    const digest = digestParameter(request);
+    const outboard = digest === undefined ? undefined : await outboards.get(digest);
+    if (outboard === undefined) return reply.callNotFound();
+    await sendWhole(request, reply, outboard, IMMUTABLE);
+  });
   server.post(`/${CASTORE_BASE}closure`, async (request, reply) => {
     const query = decodeClosureRequest(await readRequest(request, REQUEST_BYTES_MAX));
     const records = collectClosure(query, options, { signal: clientSignal(reply) });

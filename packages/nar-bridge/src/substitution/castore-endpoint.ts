@@ -6,6 +6,7 @@ import {
   type ClosureRequest,
   createTransferCost,
   createZstdDecoder,
+  type Digest,
   decodeFetchAnswer,
   encodeClosureRequest,
   encodeFetchRequest,
@@ -14,6 +15,7 @@ import {
   type FetchedChunk,
   fetchFrameContents,
   objectKey,
+  outboardBytes,
   type TransferCost,
   zstdDecompress,
 } from "@castore/castore";
@@ -55,6 +57,8 @@ export interface CastoreEndpoint extends ChunkTransport {
   ): Promise<AsyncIterable<ClosureRecord> | undefined>;
   /** What was measured of the way to it. */
   link(): LinkSpeed;
+  /** The outboard of a blob of `size` bytes; undefined where the server has none. */
+  outboard(digest: Digest, size: number, options?: CallOptions): Promise<Uint8Array | undefined>;
 }
 
 export interface CostOptions extends CallOptions {
@@ -151,6 +155,17 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
       requests = 0;
       bytes = 0;
     }
+  }
+
+  async outboard(
+    digest: Digest,
+    size: number,
+    options: CallOptions = {},
+  ): Promise<Uint8Array | undefined> {
+    const { features } = await this.info(options);
+    if (!features.has("outboard")) return undefined;
+    const response = await this.#sendMaybe(`outboard/${digest}`, { ...options });
+    return response && (await readBody(response, outboardBytes(size)));
   }
 
   /** Objects of a static server, some at once, handed out in order. */

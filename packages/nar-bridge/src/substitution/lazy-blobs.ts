@@ -1,8 +1,9 @@
-import { setImmediate } from "node:timers/promises";
 import {
   AssembledBlobs,
   type BlobReader,
   type BlobService,
+  type CallOptions,
+  CastoreError,
   type ChunkPlan,
   type Digest,
   isCastoreError,
@@ -11,8 +12,9 @@ import {
   type RecipeChunk,
 } from "@castore/castore";
 import type { Log } from "../log.ts";
-import type { CastoreWay } from "./castore-way.ts";
+import { GatheredFetches } from "./gathered-fetches.ts";
 import type { BlobSource, LazyPaths } from "./lazy-paths.ts";
+import { LazyRanges } from "./lazy-ranges.ts";
 import type { Substituter } from "./substituter.ts";
 
 export interface LazyBlobsOptions {
@@ -26,43 +28,97 @@ export interface LazyBlobsOptions {
 /** A connection may have been closed while it was not used. */
 const TRIES = 2;
 
-interface Flight {
-  readonly source: BlobSource;
-  /** Chunks that are not at hand. */
-  readonly missing: readonly RecipeChunk[];
-  resolve(): void;
-  reject(error: unknown): void;
-}
-
 /**
- * The blobs of a local store and of lazy paths, which are fetched and stored, verified, when they
- * are opened. What is opened at the same time is fetched together.
+ * The blobs of a local store and of lazy paths. One that is not there is fetched and stored,
+ * verified, when it is opened; of a large one the parts that are read, where the server offers
+ * that. What is wanted at the same time is fetched together.
  */
 export class LazyBlobs implements Pick<BlobService, "open"> {
   readonly #options: LazyBlobsOptions;
+  readonly #fetches = new GatheredFetches();
+  readonly #ranges: LazyRanges;
   readonly #fetching = new Map<Digest, Promise<void>>();
-  /** What the next request asks for. */
-  #gathered: Flight[] = [];
-  #gathering: Promise<void> | undefined;
+  readonly #joining = new Set<Promise<void>>();
 
   constructor(options: LazyBlobsOptions) {
     this.#options = options;
+    this.#ranges = new LazyRanges({
+      store: options.store,
+      fetches: this.#fetches,
+      onWhole: (source) => {
+        const joining = this.#join(source).finally(() => this.#joining.delete(joining));
+        this.#joining.add(joining);
+      },
+    });
   }
 
   async open(digest: Digest, options: OpenBlobOptions = {}): Promise<BlobReader | undefined> {
-    const { blobs } = this.#options.store;
-    const local = await blobs.open(digest, options);
+    const { store, paths } = this.#options;
+    const local = await store.blobs.open(digest, options);
     if (local !== undefined) return local;
+    const [source] = await paths.sources(digest, options.size, options);
+    if (source && (await this.#ranges.isOffered(source, options))) return this.#partial(source);
+    await this.#bring(digest, options);
+    return store.blobs.open(digest, options);
+  }
+
+  /** Resolves once what came is in the store. */
+  async idle(): Promise<void> {
+    await this.#ranges.idle();
+    await Promise.allSettled([...this.#fetching.values(), ...this.#joining]);
+  }
+
+  /** A reader of a blob that is not here. Where parts cannot be had, all of it is fetched. */
+  #partial(source: BlobSource): BlobReader {
+    const { digest, size } = source.blob;
+    const close = async (): Promise<void> => {};
+    const whole = async (options: CallOptions): Promise<BlobReader> => {
+      await this.#bring(digest, { ...options, size });
+      const reader = await this.#options.store.blobs.open(digest, options);
+      if (reader !== undefined) return reader;
+      throw new CastoreError("INCOMPLETE", `blob ${digest}: nobody has it`);
+    };
+    const ranges = this.#ranges;
+    const note = (error: unknown): void => this.#note(source, error);
+    return {
+      size,
+      async *stream(start = 0, end = size, options = {}) {
+        let at = start;
+        try {
+          for await (const piece of ranges.stream(source, { start, end }, options)) {
+            at += piece.byteLength;
+            yield piece;
+          }
+        } catch (error) {
+          options.signal?.throwIfAborted();
+          note(error);
+          await using reader = await whole(options);
+          yield* reader.stream(at, end, options);
+        }
+      },
+      close,
+      [Symbol.asyncDispose]: close,
+    };
+  }
+
+  /** All chunks of the blob have been here: it is put together and stored. */
+  async #join(source: BlobSource): Promise<void> {
+    await this.#ranges.idle();
+    const { digest, size } = source.blob;
+    await this.#bring(digest, { size }).catch((error: unknown) => this.#note(source, error));
+  }
+
+  /** Brings a blob into the store, once however many wait for it. */
+  async #bring(digest: Digest, options: OpenBlobOptions): Promise<void> {
     let fetching = this.#fetching.get(digest);
     if (fetching === undefined) {
       fetching = this.#fetch(digest, options).finally(() => this.#fetching.delete(digest));
       this.#fetching.set(digest, fetching);
     }
     await fetching;
-    return blobs.open(digest, options);
   }
 
-  /** Brings a blob into the store, if need be with its whole path; rejects where that fails. */
+  /** If need be it comes with its whole path; rejects where that fails. */
   async #fetch(digest: Digest, options: OpenBlobOptions): Promise<void> {
     const { paths, substituter, log } = this.#options;
     const signal = options.signal ?? new AbortController().signal;
@@ -78,7 +134,6 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
 
   /** Whether the blob came from there, if need be at the second try. */
   async #hasFetched(source: BlobSource, signal: AbortSignal): Promise<boolean> {
-    const { blob, way } = source;
     for (let tries = 1; ; tries++) {
       try {
         await this.#fetchFrom(source, signal);
@@ -86,9 +141,8 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
       } catch (error) {
         signal.throwIfAborted();
         if (tries < TRIES && isCastoreError(error, "UNAVAILABLE")) continue;
-        way.failed(error);
-        const server = way.endpoint.base.href;
-        this.#options.log(`blob ${blob.digest} by castore at ${server}: ${messageOf(error)}`);
+        source.way.failed(error);
+        this.#note(source, error);
         return false;
       }
     }
@@ -101,41 +155,22 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
       { signal },
     );
     const missing = chunks.filter((_, index) => found[index] !== true);
-    await new Promise<void>((resolve, reject) => {
-      this.#gathered.push({ source, missing, resolve, reject });
-      this.#gathering ??= setImmediate().then(() => this.#send());
-    });
+    const assemble = (plan: ChunkPlan) => this.#assemble(source, missing, plan);
+    await this.#fetches.run(source.way, missing, assemble);
   }
 
-  #send(): void {
-    const gathered = this.#gathered;
-    this.#gathered = [];
-    this.#gathering = undefined;
-    const byWay = new Map<CastoreWay, Flight[]>();
-    for (const flight of gathered) {
-      const flights = byWay.get(flight.source.way) ?? [];
-      byWay.set(flight.source.way, flights);
-      flights.push(flight);
-    }
-    for (const [way, flights] of byWay) void this.#fetchTogether(way, flights);
-  }
-
-  async #fetchTogether(way: CastoreWay, flights: readonly Flight[]): Promise<void> {
-    using plan = way.fetcher.plan(flights.flatMap(({ missing }) => missing));
-    await Promise.all(
-      flights.map((flight) => this.#assemble(flight, plan).then(flight.resolve, flight.reject)),
-    );
-  }
-
-  async #assemble({ source, missing }: Flight, chunks: ChunkPlan): Promise<void> {
-    const { blob, references, near } = source;
-    const size = (of: readonly RecipeChunk[]) => of.reduce((sum, chunk) => sum + chunk.size, 0);
+  async #assemble(
+    { blob, references, near }: BlobSource,
+    missing: readonly RecipeChunk[],
+    chunks: ChunkPlan,
+  ): Promise<void> {
+    const bytes = missing.reduce((sum, { size }) => sum + size, 0);
     const tree = {
       blobs: new Map([[blob.digest, blob]]),
       missing,
       fileBytes: blob.size,
-      missingBytes: size(missing),
-      wireBytes: size(missing),
+      missingBytes: bytes,
+      wireBytes: bytes,
       missingCount: missing.length,
     };
     const index = this.#options.store.chunks;
@@ -145,6 +180,11 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
       // It is stored on the way.
     }
     await blobs.stored();
+  }
+
+  #note({ blob, way }: BlobSource, error: unknown): void {
+    const server = way.endpoint.base.href;
+    this.#options.log(`blob ${blob.digest} by castore at ${server}: ${messageOf(error)}`);
   }
 }
 
