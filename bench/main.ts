@@ -9,14 +9,16 @@ import { formatGroup, type GroupReport, runGroup } from "./interleave.ts";
 const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--scale F]
 
   engine       the local store: import, import-nar, render, lookups, gc; chunking
+  serve        castore serve to 16 clients at once, against nginx; and to 64, 8 of them slow
   substitute   nix-store -r directly and through the bridge: loopback, 100 Mbit/s, already local
 
   --runs N     runs of each case, interleaved; medians are reported (default 5)
   --only TEXT  only the groups whose name contains TEXT
-  --scale F    factor of the sizes of "engine" (default 1; 0.01 for a try)`;
+  --scale F    factor of the sizes of "engine" and "serve" (default 1; 0.01 for a try)`;
 
 const benchmarks: Readonly<Record<string, (options: BenchmarkOptions) => Promise<Benchmark>>> = {
   engine: async (options) => (await import("./engine.ts")).prepareEngine(options),
+  serve: async (options) => (await import("./serve.ts")).prepareServe(options),
   substitute: async () => (await import("./substitute.ts")).prepareSubstitute(),
 };
 

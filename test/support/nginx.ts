@@ -16,6 +16,7 @@ export interface NginxOptions {
 
 export interface Nginx extends AsyncDisposable {
   readonly url: string;
+  readonly pid: number;
   /** Every answered request so far, with the bytes of its body. */
   requests(): readonly { readonly line: string; readonly status: number; readonly bytes: number }[];
 }
@@ -44,6 +45,7 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
   }
   return {
     url: `http://127.0.0.1:${port}`,
+    pid: child.pid ?? 0,
     requests: () => readFileSync(join(prefix, "access.log"), "utf8").split("\n").flatMap(readLine),
     async [Symbol.asyncDispose]() {
       child.kill("SIGTERM");

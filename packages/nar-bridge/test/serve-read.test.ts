@@ -6,6 +6,7 @@ import {
   encodeClosureRequest,
   encodeFetchRequest,
   FETCH_REQUEST_ITEMS_MAX,
+  type FetchFrame,
   fetchFrameContents,
   zstdDecompress,
 } from "@castore/castore";
@@ -189,6 +190,25 @@ test("fetch answers in order, names what is missing, and leaves out what is too 
   expect(sent).toBeGreaterThan(FETCH_ANSWER_BYTES_MAX - 512 * 1024);
   expect(items.at(-1)?.status).toBe("leftOut");
   expect(items.length).toBe(many.length);
+});
+
+test("fetch sends contents as they are to who asks for that, else as zstd", async () => {
+  const prose = Buffer.from("all work and no play ".repeat(5_000));
+  const serve = await start([await makePath("prose", directory({ prose: file(prose) }))]);
+  const body = encodeFetchRequest({ chunks: [digestOf(prose)], ranges: [] });
+  const ask = async (headers: Readonly<Record<string, string>>) => {
+    const url = `${serve.url}/castore/fetch`;
+    const answer = await raw(url, { method: "POST", headers, body });
+    const frames: FetchFrame[] = [];
+    for await (const frame of decodeFetchAnswer([answer.body], 1)) frames.push(frame);
+    expect(frames.map(fetchFrameContents)).toEqual([prose]);
+    return frames.map(({ encoding }) => encoding);
+  };
+  for (let i = 0; i < 2; i++) {
+    expect(await ask({})).toEqual(["zstd"]);
+    expect(await ask({ "castore-encoding": "none" })).toEqual(["none"]);
+    expect(await ask({ "castore-encoding": "zstd, none" })).toEqual(["zstd"]);
+  }
 });
 
 test("requests that are malformed or too large are refused", async () => {

@@ -20,6 +20,9 @@ const STATUS_END = 255;
 export const FETCH_FRAME_HEADER_BYTES = 10;
 /** Bytes of the last frame. */
 export const FETCH_END_BYTES = FETCH_FRAME_HEADER_BYTES + DIGEST_BYTES;
+/** A frame up to this waits for others, until so many bytes are gathered. */
+const SMALL_FRAME_BYTES = 16_384;
+const GATHERED_BYTES = 65_536;
 /** zstd adds this much at most to what it cannot compress. */
 const ENCODED_BYTES_MAX = FETCH_FRAME_BYTES_MAX + 8_192;
 
@@ -46,22 +49,33 @@ export async function* encodeFetchAnswer(
   frames: AsyncIterable<FetchFrame> | Iterable<FetchFrame>,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const hasher = createDigestHasher();
+  // Small frames go out together: each piece costs a system call or a copy later.
+  let gathered: Uint8Array[] = [];
+  let gatheredBytes = 0;
   let items = 0;
   for await (const { index, status, encoding, bytes } of frames) {
     const header = headerOf(index, STATUSES[status], encoding, bytes.byteLength);
-    hasher.update(header);
-    hasher.update(bytes);
-    // A small frame goes out in one piece: each piece costs a system call or a copy later.
-    if (bytes.byteLength <= 16_384) yield Buffer.concat([header, bytes]);
-    else {
-      yield header;
-      yield bytes;
+    gathered.push(header);
+    gatheredBytes += FETCH_FRAME_HEADER_BYTES;
+    const isSmall = bytes.byteLength <= SMALL_FRAME_BYTES;
+    if (isSmall) gathered.push(bytes);
+    gatheredBytes += isSmall ? bytes.byteLength : 0;
+    if (!isSmall || gatheredBytes > GATHERED_BYTES) {
+      yield hashed(hasher, Buffer.concat(gathered, gatheredBytes));
+      gathered = [];
+      gatheredBytes = 0;
     }
+    if (!isSmall) yield hashed(hasher, bytes);
     items = index + 1;
   }
-  const header = headerOf(items, STATUS_END, "none", DIGEST_BYTES);
-  hasher.update(header);
-  yield Buffer.concat([header, digestBytes(hasher.digest())]);
+  gathered.push(headerOf(items, STATUS_END, "none", DIGEST_BYTES));
+  const last = hashed(hasher, Buffer.concat(gathered));
+  yield Buffer.concat([last, digestBytes(hasher.digest())]);
+}
+
+function hashed(hasher: DigestHasher, bytes: Uint8Array): Uint8Array {
+  hasher.update(bytes);
+  return bytes;
 }
 
 function headerOf(

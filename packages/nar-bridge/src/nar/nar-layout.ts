@@ -36,6 +36,8 @@ export interface NarServices {
 export interface NarLayout {
   /** Bytes of the NAR. */
   readonly size: number;
+  /** Those that are no contents of files: these it holds. */
+  readonly literalBytes: number;
   /**
    * The bytes [start, end) in pieces of up to 1 MiB, which become the receiver's; clipped as
    * `clipRange` does. Reads small files ahead. Rejects INCOMPLETE where a blob is missing, CORRUPT
@@ -73,6 +75,7 @@ interface FilePart {
 
 class Layout implements NarLayout {
   readonly size: number;
+  readonly literalBytes: number;
   readonly #tree: NarTree;
   readonly #blobs: BlobService;
   readonly #literals: Uint8Array;
@@ -90,6 +93,7 @@ class Layout implements NarLayout {
     this.#tree = tree;
     this.#blobs = blobs;
     this.size = literalBytes + contentBytes;
+    this.literalBytes = literalBytes;
     this.#offsets = new Float64Array(files);
     this.#contentsBefore = new Float64Array(files);
     this.#literals = this.#write(new NarLiterals(literalBytes));

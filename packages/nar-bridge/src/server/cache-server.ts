@@ -14,6 +14,7 @@ import type { RecipeStore } from "../path-infos/recipe-store.ts";
 import { addCastoreRoutes, CASTORE_BASE } from "./castore-routes.ts";
 import { createHttpServer, holdStore } from "./http-server.ts";
 import { replyNar } from "./nar-reply.ts";
+import { SharedNars } from "./shared-nars.ts";
 import { addUploadRoutes, type UploadOptions } from "./upload-routes.ts";
 
 /** After the bridge, before cache.nixos.org. */
@@ -86,8 +87,9 @@ function addReadRoutes(server: FastifyInstance, options: ReadOptions): void {
   get("/healthz", async (_request, reply) => {
     await reply.type("text/plain").send("ok\n");
   });
+  const nars = new SharedNars(options.services);
   get("/nar/snix-castore/:entry", async (request, reply) => {
-    await answerNar(options, request, reply);
+    await answerNar(nars, request, reply);
   });
   get("/:file", async (request, reply) => await answerTopLevel(options, request, reply));
 }
@@ -112,7 +114,7 @@ async function answerTopLevel(
 
 /** A NAR by its root node: as good as proven, since the client names what it wants. */
 async function answerNar(
-  { services }: ReadOptions,
+  nars: SharedNars,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<void> {
@@ -124,16 +126,10 @@ async function answerNar(
   const asked = parseSnixNarUrl(request.url.slice(1));
   if (asked === undefined) return reply.callNotFound();
   const { node, narSize } = asked;
-  const layout = await createNarLayout(node, services);
-  if (layout.size !== narSize) {
-    await reply.code(400).type("text/plain").send(`400: this NAR has ${layout.size} bytes\n`);
+  const nar = await nars.open(node);
+  if (nar.size !== narSize) {
+    await reply.code(400).type("text/plain").send(`400: this NAR has ${nar.size} bytes\n`);
     return;
   }
-  const etag = node.type === "symlink" ? node.target : node.digest;
-  const nar = {
-    size: layout.size,
-    etag: Buffer.from(etag).toString("base64url"),
-    stream: (start: number, end: number) => layout.stream(start, end),
-  };
   await replyNar(request, reply, nar, { compress: true });
 }

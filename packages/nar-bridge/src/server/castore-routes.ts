@@ -21,15 +21,18 @@ import { encodeClosureStream } from "../path-infos/closure-stream.ts";
 import { encodeSignedPathInfo } from "../path-infos/path-info-codec.ts";
 import type { PathInfoService } from "../path-infos/path-info-service.ts";
 import type { RecipeStore } from "../path-infos/recipe-store.ts";
-import { fetchFrames } from "../substitution/fetch-source.ts";
+import { type EncodedItem, fetchFrames } from "../substitution/fetch-source.ts";
 import { parseRange } from "../upstream/http-range.ts";
 import { readRequest } from "../upstream/http-request.ts";
+import { HotBytes } from "./hot-bytes.ts";
 import { clientSignal, sendBytes } from "./http-reply.ts";
 import { OutboardStore } from "./outboard-store.ts";
 
 export const CASTORE_FEATURES = ["blob", "closure", "fetch", "outboard"] as const;
 /** Where `castore serve` has castore/1, below the cache's own URL. */
 export const CASTORE_BASE = "castore/";
+/** With the value `none`, a fetch is answered without compression. */
+const ENCODING_HEADER = "castore-encoding";
 /** Most bytes in the body of a request. */
 const REQUEST_BYTES_MAX = 1024 * 1024;
 
@@ -50,6 +53,9 @@ export interface CastoreRoutesOptions {
 /** Adds the routes of castore/1 (docs/protocol.md) below CASTORE_BASE. */
 export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutesOptions): void {
   const { store, pathInfos, recipes, storeDir, rootKeys, log } = options;
+  const kept = new HotBytes<EncodedItem>(({ frames }) =>
+    frames.reduce((sum, { bytes }) => sum + bytes.byteLength, 0),
+  );
   const info = JSON.stringify({ version: 1, storeDir, features: CASTORE_FEATURES, rootKeys });
   const get = (
     path: string,
@@ -113,6 +119,8 @@ export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutes
     const frames = encodeFetchAnswer(
       fetchFrames(query, store, {
         signal: clientSignal(reply),
+        encoding: request.headers[ENCODING_HEADER] === "none" ? "none" : "zstd",
+        kept,
         onFailed: (error) =>
           log(`fetch: ${error instanceof Error ? error.message : String(error)}`),
       }),
