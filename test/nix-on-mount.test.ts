@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -34,17 +34,16 @@ describe("Nix on a mount, with a writable layer above", () => {
       await mkdir(join(base, name), { recursive: true });
     }
     await writeFile(join(base, "conf/nix.conf"), NIX_CONF);
-    const dump = ["--store", world.store.uri, "--dump-db", ...paths];
-    await writeFile(join(base, "registration"), (await world.run("nix-store", dump)).stdout);
+    await writeFile(join(base, "paths"), `${app}\n`);
     const from = ["--upstream", `file://${cache}`, "--trusted-public-key", world.publicKey];
-    const args = [castore, "mount", "--store", join(base, "castore"), ...from, join(base, "mnt")];
+    const nix = ["--nix-db", join(base, "state"), "--paths-from", join(base, "paths")];
+    const options = ["--store", join(base, "castore"), ...from, ...nix];
+    const args = [castore, "mount", ...options, join(base, "mnt")];
     mounted = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
     await once(mounted.stdout ?? mounted, "data");
-    await inside("nix-store --load-db <$BASE/registration");
   });
   afterAll(async () => {
-    mounted.kill("SIGTERM");
-    await once(mounted, "exit");
+    if (mounted.kill("SIGTERM")) await once(mounted, "exit");
     await world[Symbol.asyncDispose]();
   });
 
@@ -99,11 +98,24 @@ describe("Nix on a mount, with a writable layer above", () => {
     expect(built).toBe(`${app}\n`);
   });
 
-  it("keeps what has a root when it collects garbage", async () => {
-    await inside(
-      "ln -sfn $APP $NIX_STATE_DIR/gcroots/app; nix-store --gc; nix-store --verify-path $APP",
-    );
+  it("keeps what is mounted when it collects garbage", async () => {
+    await inside("nix-store --gc; nix-store --verify-path $APP");
     const requisites = (await inside("nix-store -q --requisites $APP")).trim().split("\n");
     expect(requisites.length).toBe(paths.length);
+  });
+
+  it("knows a path that was looked at, and forgets all once it is no longer mounted", async () => {
+    const ours = async () =>
+      (await readdir(join(base, "state/gcroots"))).filter((name) => name.startsWith("castore-"));
+    const [name = "", ...others] = await ours();
+    expect(others).toEqual([]);
+    const roots = join(base, "state/gcroots", name);
+    expect(await readdir(roots)).toContain(app.slice("/nix/store/".length));
+    const data = paths.find((path) => path.endsWith("-data")) ?? "";
+    await execute("ls", [join(base, "mnt", data.slice("/nix/store/".length))]);
+    await expect.poll(() => readdir(roots)).toContain(data.slice("/nix/store/".length));
+    mounted.kill("SIGTERM");
+    await once(mounted, "exit");
+    expect(await ours()).toEqual([]);
   });
 });

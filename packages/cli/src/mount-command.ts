@@ -8,7 +8,9 @@ import {
   EMPTY_DIGEST,
   localDirectContent,
   type Node,
+  type PathComponent,
   pathComponentOfText,
+  type RootNodes,
 } from "@castore/castore";
 import {
   INHERITED_MOUNT,
@@ -22,9 +24,12 @@ import {
   LazyBlobs,
   LazyPaths,
   parseAbsoluteStorePath,
+  type StoreRootNodes,
+  storePathHash,
 } from "@castore/nar-bridge";
 import { Command, Option } from "commander";
 import { addUpstreamOptions } from "./bridge-command.ts";
+import { NixDatabase } from "./nix-database.ts";
 import { logLine } from "./run-server.ts";
 import { collect, parseSeconds } from "./settings.ts";
 import {
@@ -45,6 +50,7 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly timeout: number;
   readonly kernel?: boolean;
   readonly pathsFrom?: string;
+  readonly nixDb?: string;
   readonly trace?: string;
   readonly prefetch?: string;
   readonly background?: boolean;
@@ -70,7 +76,8 @@ export function mountCommand(): Command {
     .option("--xattr", "show digests as extended attributes")
     .option("--timeout <seconds>", "a program that waits so long gets an error", parseSeconds, 60)
     .option("--kernel", "with the kernel as file system: a fixed set, named by --paths-from (root)")
-    .option("--paths-from <file>", "store paths for --kernel, one a line; with what they refer to")
+    .option("--paths-from <file>", "store paths for --kernel and --nix-db, with all below them")
+    .option("--nix-db <dir>", "register what is mounted with the Nix whose NIX_STATE_DIR this is")
     .option("--trace <file>", "append to it what is touched, in order")
     .option("--prefetch <file>", "load ahead what a trace names")
     .option("--background", "return once it is mounted")
@@ -120,8 +127,12 @@ async function serveMount(mountpoint: string, options: MountCommandOptions): Pro
   // A terminal's signals come here, too; the parent acts on them.
   for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => {});
   await using stores = await openMountStores(mountpoint, options);
+  const { shared, nixDatabase } = stores;
+  const named = options.pathsFrom === undefined ? [] : await readPaths(options.pathsFrom);
+  // Before the first request is answered, so before the command says that it is mounted.
+  await nixDatabase?.register([...named, ...(await heldNames(shared.roots))]);
   const mount = await mountStore({
-    ...stores.shared,
+    ...shared,
     mountpoint,
     inherited: INHERITED_MOUNT,
     listRoot: options.listRoot,
@@ -131,23 +142,37 @@ async function serveMount(mountpoint: string, options: MountCommandOptions): Pro
     prefetch: options.prefetch,
   });
   await mount.ended;
-  await stores.shared.roots.release();
+  await nixDatabase?.close();
+  await shared.roots.release();
 }
 
 async function serveByKernel(mountpoint: string, options: MountCommandOptions): Promise<void> {
   if (options.pathsFrom === undefined) {
     throw new CastoreError("INVALID", "--kernel: --paths-from says what to mount");
   }
-  const lines = (await readFile(options.pathsFrom, "utf8"))
-    .split("\n")
-    .filter((line) => line !== "");
-  const names = lines.map((line) => pathComponentOfText(parseAbsoluteStorePath(line.trim())));
+  const names = await readPaths(options.pathsFrom);
   await using stores = await openMountStores(mountpoint, options);
-  const mount = await mountKernel({ ...stores.shared, mountpoint, names, over: options.over });
+  const { shared, nixDatabase } = stores;
+  const mount = await mountKernel({ ...shared, mountpoint, names, over: options.over });
   endOnSignal(mount);
+  await nixDatabase?.register(names);
   process.stdout.write(`castore mount serves ${mountpoint}\n`);
   await mount.ended;
-  await stores.shared.roots.release();
+  await nixDatabase?.close();
+  await shared.roots.release();
+}
+
+async function readPaths(file: string): Promise<PathComponent[]> {
+  const lines = (await readFile(file, "utf8")).split("\n").map((line) => line.trim());
+  const paths = lines.filter((line) => line !== "").map((line) => parseAbsoluteStorePath(line));
+  return paths.map((path) => pathComponentOfText(path));
+}
+
+/** What the local store holds. */
+async function heldNames(roots: RootNodes): Promise<PathComponent[]> {
+  const names: PathComponent[] = [];
+  for await (const { name } of roots.list()) names.push(name);
+  return names;
 }
 
 /** What both ways of mounting need. */
@@ -159,10 +184,27 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   const log = logLine;
   const lazyPaths = new LazyPaths({ store, pathInfos, substituter, trustedKeys, log });
   const blobs = new LazyBlobs({ store, paths: lazyPaths, substituter, log });
-  const roots = createStoreRootNodes({
-    ...{ store, pathInfos, substituter, lazyPaths },
-    pin: `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`,
+  const pin = `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`;
+  const storeRoots = createStoreRootNodes({
+    ...{ store, pathInfos, substituter, lazyPaths, pin },
   });
+  const nixDatabase =
+    options.nixDb === undefined
+      ? undefined
+      : new NixDatabase({
+          stateDir: resolve(options.nixDb),
+          name: `castore-${pin}`,
+          find: (storePath) => substituter.narInfo(storePathHash(storePath)),
+          log,
+        });
+  const roots: StoreRootNodes = {
+    ...storeRoots,
+    async hold(names, callOptions) {
+      await storeRoots.hold(names, callOptions);
+      // Nobody who looks at a path waits for Nix's database.
+      nixDatabase?.register(names).catch((error: unknown) => log(String(error)));
+    },
+  };
   const shared = {
     roots,
     directories: store.directories,
@@ -178,7 +220,7 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
     await stack[Symbol.asyncDispose]();
     await opened[Symbol.asyncDispose]();
   };
-  return { shared, [Symbol.asyncDispose]: close };
+  return { shared, nixDatabase, [Symbol.asyncDispose]: close };
 }
 
 /** Takes a mount away when this process is told to end. */
