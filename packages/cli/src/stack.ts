@@ -130,11 +130,16 @@ export async function openSubstituter(
   });
   const castoreWays = new CastoreWays({
     http,
-    directories: store.directories,
+    store,
     storeDir,
     companions: parseCompanions(options.castoreFor ?? []),
     log,
     onRest: ({ host }) => metrics.castoreRests.inc({ host }),
+    onTransfer: ({ host }, { requests, bytes }) => {
+      received += bytes;
+      metrics.upstreamRequests.inc({ host }, requests);
+      metrics.upstreamBytes.inc({ host }, bytes);
+    },
   });
   const substituter = new Substituter({
     store,

@@ -33,6 +33,7 @@ export interface BridgeOptions {
   readonly delivery?: DeliveryLimits;
   readonly stallTimeoutMs?: number;
   readonly hedgeMs?: number;
+  readonly grpcConnectMs?: number;
   /** The store's directory, which the caller removes; a temporary one by default. */
   readonly directory?: string;
   /** The store as the bridge sees it. */
@@ -75,10 +76,10 @@ export async function startBridge(options: BridgeOptions): Promise<Bridge> {
     accept: (narInfo) => trustedKeys.trusts(narInfo) !== undefined || "no trusted signature",
     hedgeMs,
   });
-  const { directories } = store;
   const companions = options.companions ?? new Map();
   const castoreWays = new CastoreWays({
-    ...{ http, directories, storeDir: NIX_STORE_DIR, companions, log: note },
+    ...{ http, store, storeDir: NIX_STORE_DIR, companions, log: note },
+    grpcConnectMs: options.grpcConnectMs,
   });
   const substituter = new Substituter({
     ...{ store, pathInfos, upstreams, trustedKeys, castoreWays, metrics, log: note },

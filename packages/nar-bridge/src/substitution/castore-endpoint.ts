@@ -14,9 +14,11 @@ import {
   FETCH_FRAME_HEADER_BYTES,
   type FetchedChunk,
   fetchFrameContents,
+  inParallel,
   objectKey,
   outboardBytes,
   type TransferCost,
+  untilAborted,
   zstdDecompress,
 } from "@castore/castore";
 import type { StoreDir, StoreHash } from "../nix/store-path.ts";
@@ -81,6 +83,7 @@ export function createCastoreEndpoint(options: CastoreEndpointOptions): CastoreE
 class HttpCastoreEndpoint implements CastoreEndpoint {
   readonly base: URL;
   readonly #options: CastoreEndpointOptions;
+  #asking: Promise<EndpointInfo> | undefined;
   #info: { readonly value: EndpointInfo; readonly expires: number } | undefined;
 
   constructor(options: CastoreEndpointOptions) {
@@ -90,7 +93,15 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
 
   async info(options: CostOptions = {}): Promise<EndpointInfo> {
     if (this.#info !== undefined && this.#info.expires > Date.now()) return this.#info.value;
-    const response = await this.#send("info", { headersTimeoutMs: LOOKUP_TIMEOUT_MS, ...options });
+    // Not with the caller's signal: others may wait for the same answer. Its time is bounded.
+    this.#asking ??= this.#readInfo(options.cost).finally(() => {
+      this.#asking = undefined;
+    });
+    return await untilAborted(this.#asking, options.signal);
+  }
+
+  async #readInfo(cost: TransferCost | undefined): Promise<EndpointInfo> {
+    const response = await this.#send("info", { headersTimeoutMs: LOOKUP_TIMEOUT_MS, cost });
     const body = await readBody(response, INFO_BYTES_MAX);
     const value = parseInfo(Buffer.from(body).toString("utf8"), this.base, this.#options.storeDir);
     this.#info = { value, expires: Date.now() + INFO_TTL_MS };
@@ -129,7 +140,8 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     const cost = createTransferCost();
     const { features } = await this.info({ ...options, cost });
     if (!features.has("fetch")) {
-      yield* this.#fetchSingly(chunks, options);
+      const fetch = (chunk: ChunkMeta, signal: AbortSignal) => this.#fetchChunk(chunk, signal);
+      yield* inParallel(chunks, SINGLE_CHUNKS_PARALLEL, fetch, options);
       return;
     }
     const body = encodeFetchRequest({ chunks: chunks.map(({ digest }) => digest), ranges: [] });
@@ -166,32 +178,6 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     if (!features.has("outboard")) return undefined;
     const response = await this.#sendMaybe(`outboard/${digest}`, { ...options });
     return response && (await readBody(response, outboardBytes(size)));
-  }
-
-  /** Objects of a static server, some at once, handed out in order. */
-  async *#fetchSingly(
-    chunks: readonly ChunkMeta[],
-    options: CallOptions,
-  ): AsyncIterable<FetchedChunk> {
-    const abort = new AbortController();
-    const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal;
-    const underWay: Promise<FetchedChunk>[] = [];
-    try {
-      for (let next = 0; next < chunks.length || underWay.length > 0; ) {
-        const chunk = chunks[next];
-        if (chunk !== undefined && underWay.length < SINGLE_CHUNKS_PARALLEL) {
-          const fetched = this.#fetchChunk(chunk, signal);
-          fetched.catch(() => {});
-          underWay.push(fetched);
-          next++;
-        } else {
-          const fetched = await underWay.shift();
-          if (fetched !== undefined) yield fetched;
-        }
-      }
-    } finally {
-      abort.abort();
-    }
   }
 
   async #fetchChunk({ digest, size }: ChunkMeta, signal: AbortSignal): Promise<FetchedChunk> {

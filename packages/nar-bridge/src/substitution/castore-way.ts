@@ -29,6 +29,7 @@ export interface CastoreWayOptions extends ServerRestOptions {
 export class CastoreWay implements ContentsServer {
   readonly name: string;
   readonly way = "castore";
+  readonly tellsOfMany = true;
   readonly endpoint: CastoreEndpoint;
   readonly metadata: CastoreMetadata;
   readonly fetcher: ChunkFetcher;

@@ -54,9 +54,8 @@ export class NarSources implements Disposable {
     for (let at: FoundNarInfo | undefined = found; at !== undefined; ) {
       tried.add(at.upstream);
       if (at.narInfo.narHash === narHash) {
-        if (upgrade !== "never") {
-          const source = await this.#castoreSource(at, signal);
-          if (source !== undefined) yield source;
+        for await (const server of this.#servers(at, signal)) {
+          yield this.#castoreSource(at, server, signal);
         }
         const asked = upgrade === "require" ? undefined : await this.#asked(at, { signal });
         if (asked !== undefined && !this.#isWrong(asked, "plain")) yield this.#plainSource(asked);
@@ -70,26 +69,31 @@ export class NarSources implements Disposable {
   async fetchEarly(paths: readonly FoundNarInfo[], options: CallOptions): Promise<void> {
     const [first] = paths;
     const server = first && (await this.#options.castoreWays.for(first.upstream, options));
-    if (server !== undefined) void this.#early.fetch(server, paths);
+    if (server !== undefined) await this.#early.fetch(server, paths);
   }
 
   [Symbol.dispose](): void {
     this.#early[Symbol.dispose]();
   }
 
-  async #castoreSource(found: FoundNarInfo, signal: AbortSignal): Promise<NarSource | undefined> {
-    const { narInfo, upstream } = found;
-    const { castoreWays, recent, costOf } = this.#options;
-    const storeHash = storePathHash(narInfo.storePath);
-    if (this.#isWrong(found, "castore")) return undefined;
-    const cost = costOf(storeHash);
-    const server = await castoreWays.for(upstream, { signal });
-    if (server === undefined) return undefined;
-    if (this.#isSmallAlone(found, server)) {
-      cost.because(`the NAR has at most ${PLAIN_FILE_BYTES_MAX} bytes`);
-      return undefined;
+  /** The servers to ask for the path's contents, best first, as far as they work. */
+  async *#servers(found: FoundNarInfo, signal: AbortSignal): AsyncGenerator<ContentsServer> {
+    const { upgrade, castoreWays, costOf } = this.#options;
+    if (upgrade === "never") return;
+    const cost = costOf(storeHashOf(found));
+    for await (const server of castoreWays.servers(found, { signal })) {
+      if (this.#isWrong(found, server.way)) continue;
+      if (this.#isSmallAlone(found, server)) {
+        cost.because(`the NAR has at most ${PLAIN_FILE_BYTES_MAX} bytes`);
+      } else if (await server.isUsable({ signal, cost: cost.metadata })) yield server;
     }
-    if (!(await server.isUsable({ signal, cost: cost.metadata }))) return undefined;
+  }
+
+  #castoreSource(found: FoundNarInfo, server: ContentsServer, signal: AbortSignal): NarSource {
+    const { narInfo, upstream } = found;
+    const { recent, costOf } = this.#options;
+    const storeHash = storePathHash(narInfo.storePath);
+    const cost = costOf(storeHash);
     this.#early.asked(storeHash);
     const { store, metrics, onProven } = this.#options;
     const closure = () => recent.closureOf(storeHash, upstream);
@@ -130,6 +134,7 @@ export class NarSources implements Disposable {
     const storeHash = storePathHash(narInfo.storePath);
     if (upgrade === "require" || server.isDescribed(storeHash)) return false;
     if (plainSizeOf(narInfo) > PLAIN_FILE_BYTES_MAX) return false;
+    if (!server.tellsOfMany) return true;
     let bytes = 0;
     for (const member of recent.closureOf(storeHash, upstream)) {
       bytes += plainSizeOf(member.narInfo);

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createSecureContext, rootCertificates, type SecureContext } from "node:tls";
 import { CastoreError } from "@castore/castore";
 
@@ -42,6 +42,15 @@ export function createTlsContext(environment: Environment): SecureContext {
   } catch (cause) {
     throw new CastoreError("INVALID", "trusted certificates: one of them is malformed", { cause });
   }
+}
+
+/** One file of trusted certificates: the environment's, else the system's. */
+export function caFileOf(environment: Environment = process.env): string | undefined {
+  for (const variable of BUNDLE_VARIABLES) {
+    const path = environment[variable];
+    if (path !== undefined && path !== "") return path;
+  }
+  return SYSTEM_BUNDLES.find((path) => existsSync(path));
 }
 
 function readBundle(path: string): string[] | undefined {
