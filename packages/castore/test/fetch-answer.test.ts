@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { FUZZ_RUNS, mutated } from "../../../test/support/mutated-bytes.ts";
 import { CastoreError, isCastoreError } from "../src/castore-error.ts";
 import {
   decodeFetchAnswer,
@@ -10,7 +11,6 @@ import {
 } from "../src/fetching/fetch-answer.ts";
 import { zstdCompress } from "../src/streams/zstd.ts";
 import { join } from "./blob-service-suite.ts";
-import { FUZZ_RUNS, mutated } from "./codec-fuzz.ts";
 import { prngBytes } from "./vectors.ts";
 
 /** Frames as a server may send them: each item in order, to its end. */

@@ -9,8 +9,13 @@ import {
   parseNarHash,
   parsePathInfoServiceUrl,
 } from "@castore/nar-bridge";
+import type { Command } from "commander";
+import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
 import { runCastore, startCastore } from "../../../test/support/castore-process.ts";
+import { FUZZ_RUNS, mutated } from "../../../test/support/mutated-bytes.ts";
+import { applyConfigFile } from "../src/config-file.ts";
+import { serveCommand } from "../src/serve-command.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "castore-config-"));
 const config = join(directory, "castore.toml");
@@ -109,5 +114,65 @@ describe("serve --config refuses, naming the file and", () => {
     const { code, stderr } = await runCastore(["serve", "--config", join(directory, "none.toml")]);
     expect(code).toBe(1);
     expect(stderr).toMatch(/^castore: .*none\.toml: cannot be read: .*ENOENT/);
+  });
+});
+
+describe("text near to a file that is right", () => {
+  const FILE = `# what the bridge says does not matter to serve
+[bridge]
+upstream = ["https://cache.nixos.org"]
+
+[serve]
+listen = "127.0.0.1:9001"
+store = '/var/lib/castore'
+far = [
+  "grpc+unix:/run/snix.sock",
+  "memory:", # twice
+]
+store-max-size = "10G"
+upgrade = false
+`;
+
+  /** Which values each option may have after the file was taken. */
+  function expectPossible(command: Command): void {
+    for (const option of command.options) {
+      const name = option.attributeName();
+      if (command.getOptionValueSource(name) !== "config") continue;
+      const value: unknown = command.getOptionValue(name);
+      if (option.negate) expect(typeof value).toBe("boolean");
+      if (name === "far") expect(value).toEqual(expect.arrayContaining([expect.any(String)]));
+      if (name === "store") expect(value).toEqual(expect.any(String));
+      if (name === "storeMaxSize") expect(Number.isSafeInteger(value)).toBe(true);
+    }
+  }
+
+  test("is taken, or refused as INVALID with the file's name", () => {
+    writeFileSync(config, FILE);
+    const taken = serveCommand();
+    applyConfigFile(taken, config);
+    expect(taken.opts()).toMatchObject({
+      listen: { host: "127.0.0.1", port: 9001 },
+      store: "/var/lib/castore",
+      far: ["grpc+unix:/run/snix.sock", "memory:"],
+      storeMaxSize: 10 * 2 ** 30,
+      upgrade: false,
+    });
+    let refused = 0;
+    const near = mutated(fc.constant(Buffer.from(FILE)));
+    const run = fc.property(near, (bytes) => {
+      writeFileSync(config, bytes);
+      const command = serveCommand();
+      try {
+        applyConfigFile(command, config);
+      } catch (error) {
+        refused++;
+        expect(error).toMatchObject({ name: "CastoreError", code: "INVALID" });
+        expect(String(error)).toContain(`${config}: `);
+        return;
+      }
+      expectPossible(command);
+    });
+    fc.assert(run, { numRuns: 4 * FUZZ_RUNS });
+    expect(refused).toBeGreaterThan(0);
   });
 });

@@ -3,8 +3,22 @@ import { type Database, open, type RootDatabase } from "lmdb";
 import { CastoreError } from "../castore-error.ts";
 import { storeError } from "./store-error.ts";
 
-/** Rows of bytes under keys of bytes, in bytewise order of key. */
-export type Rows = Database<Uint8Array, Uint8Array>;
+type Table = Database<Uint8Array, Uint8Array>;
+
+/** Rows of bytes under keys of bytes, in bytewise order of key. All that fails is a CastoreError. */
+export type Rows = Pick<Table, (typeof ROW_METHODS)[number]>;
+
+const ROW_METHODS = [
+  "doesExist",
+  "getBinary",
+  "getBinaryFast",
+  "getCount",
+  "getKeys",
+  "getKeysCount",
+  "getRange",
+  "putSync",
+  "removeSync",
+] as const;
 
 const ROW_NAMES = [
   "blobs",
@@ -72,13 +86,20 @@ export function openStoreIndex(path: string, options: StoreIndexOptions): StoreI
     });
     const root = env;
     const openAll = () =>
-      ROW_NAMES.map((name) => [name, root.openDB({ name, ...encoding })] as const);
+      ROW_NAMES.map((name) => {
+        const table = root.openDB<Uint8Array, Uint8Array>({ name, ...encoding });
+        return [name, guardRows(table, `index ${path}: ${name}`)] as const;
+      });
     const opened = readOnly ? openAll() : root.transactionSync(openAll);
     return {
       rows: Object.fromEntries(opened) as Record<RowsName, Rows>,
       transaction(action, roomBytes = usualRoomBytes) {
         checkRoom(path, roomBytes);
-        return root.transactionSync(action);
+        try {
+          return root.transactionSync(action);
+        } catch (cause) {
+          throw isIndexFault(cause) ? storeError(`index ${path}`, cause) : cause;
+        }
       },
       refresh: () => root.resetReadTxn(),
       close: () => root.close(),
@@ -87,6 +108,29 @@ export function openStoreIndex(path: string, options: StoreIndexOptions): StoreI
     env?.close().catch(() => {});
     throw storeError(`index ${path}`, cause);
   }
+}
+
+/** lmdb's own faults have numbers, or are said of pages; others are those of what was run. */
+function isIndexFault(cause: unknown): boolean {
+  return cause instanceof Error && "code" in cause && typeof cause.code === "number";
+}
+
+/** `table`, whose faults name `what`: pages of the index have no checksums, so any call may fail. */
+function guardRows(table: Table, what: string): Rows {
+  const guarded: Record<string, unknown> = {};
+  for (const name of ROW_METHODS) {
+    const method: unknown = table[name];
+    // What is open for reading has none that write.
+    if (typeof method !== "function") continue;
+    guarded[name] = (...args: unknown[]): unknown => {
+      try {
+        return method.apply(table, args);
+      } catch (cause) {
+        throw storeError(what, cause);
+      }
+    };
+  }
+  return guarded as Rows;
 }
 
 function checkRoom(path: string, roomBytes: number): void {
@@ -117,9 +161,21 @@ export function visitRows(
     ...(range.start === undefined ? {} : { start: range.start }),
     ...(range.end === undefined ? {} : { end: range.end }),
   };
-  for (const { key, value } of rows.getRange(options)) {
+  const found = rows.getRange(options)[Symbol.iterator]();
+  for (let next = nextOf(found); next.done !== true; next = nextOf(found)) {
+    const { key, value } = next.value;
     const row = Buffer.from(value.buffer, value.byteOffset, value.length);
-    if (visit(Buffer.from(key), row) === false) return;
+    if (visit(Buffer.from(key), row)) continue;
+    found.return?.();
+    return;
+  }
+}
+
+function nextOf<T>(found: Iterator<T>): IteratorResult<T> {
+  try {
+    return found.next();
+  } catch (cause) {
+    throw storeError("index", cause);
   }
 }
 
