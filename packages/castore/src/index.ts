@@ -92,6 +92,7 @@ export type { RepairOptions, RepairReport } from "./local/check-and-repair.ts";
 export type { StoreFault } from "./local/check-store.ts";
 export type { CollectionReport } from "./local/garbage-collection.ts";
 export type { CollectOptions } from "./local/garbage-collector.ts";
+export { findIndexFault, type PageFault } from "./local/index-pages.ts";
 export { localDirectContent } from "./local/local-direct-content.ts";
 export type { LocalStore, LocalStoreOptions } from "./local/local-store.ts";
 export { openLocalStore } from "./local/open-local-store.ts";

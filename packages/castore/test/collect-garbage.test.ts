@@ -197,10 +197,13 @@ test("a put beyond the limit evicts in the background, and puts go on", async ()
   await withStore(
     async (store) => {
       for (let i = 0; i < 12; i++) {
-        using _lease = store.lease();
+        const lease = store.lease();
         const { node } = await putTree(store, i);
         await store.roots.put([record(`${i}`, { node })]);
+        lease.release();
         store.roots.touch("1");
+        // Awaits the collection that the put may have started, and writes down what was touched.
+        await store.collectGarbage({ dryRun: true });
       }
       // Every one of these awaits the collection that the put before it may have started.
       for (let i = 0; i < 4; i++) {

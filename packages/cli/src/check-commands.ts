@@ -1,5 +1,6 @@
 import {
   CastoreError,
+  findIndexFault,
   openBlobService,
   openDirectoryService,
   parseBlobServiceUrl,
@@ -8,7 +9,7 @@ import {
 } from "@castore/castore";
 import type { Command } from "commander";
 import { formatBytes, printJson } from "./print.ts";
-import { openStore } from "./stack.ts";
+import { openStore, storePathOf } from "./stack.ts";
 import { type StoreCommandOptions, storeCommand } from "./store-command.ts";
 
 export function seedCommand(): Command {
@@ -48,6 +49,8 @@ export function fsckCommand(): Command {
     );
   return command.action(async () => {
     const { repair, from, json, ...options } = command.opts<FsckOptions>();
+    // Before it is opened: LMDB trusts its pages, and may end the process.
+    checkIndex(storePathOf(options));
     await using opened = await openStore(options);
     const { store } = opened;
     const report = await (from === undefined
@@ -59,6 +62,14 @@ export function fsckCommand(): Command {
       throw new CastoreError("CORRUPT", `${store.path}: ${report.faultCount} faults`);
     }
   });
+}
+
+function checkIndex(path: string): void {
+  const fault = findIndexFault(path);
+  if (fault === undefined) return;
+  const message = `${path}: index page ${fault.page}: ${fault.message}`;
+  const advice = "it cannot be repaired: move the store away, and fetch anew";
+  throw new CastoreError("CORRUPT", `${message}; ${advice}`);
 }
 
 async function checkWith(

@@ -54,8 +54,12 @@ export interface OpenStore extends AsyncDisposable {
   readonly pathInfos: LocalPathInfoService;
 }
 
+export function storePathOf({ store }: StoreOptions): string {
+  return store ?? defaultStorePath();
+}
+
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
-  const path = options.store ?? defaultStorePath();
+  const path = storePathOf(options);
   const { unleasedMs, storeMaxSize: sizeMax } = options;
   const store = await openLocalStore({ path, create: true, sizeMax, unleasedMs });
   const pathInfos = createLocalPathInfoService(store, {

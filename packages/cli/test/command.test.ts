@@ -1,5 +1,13 @@
 import { spawn } from "node:child_process";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -137,6 +145,16 @@ describe("what the store is checked for", () => {
     expect(found.stdout.toString()).toContain(`blob ${node.digest}`);
     expect((await castore(["fsck", "--repair", "--store", store])).code).toBe(0);
     expect((await castore(["fsck", "--store", store])).code).toBe(0);
+  });
+
+  test("fsck names a damaged page of the index, which LMDB would trust", async () => {
+    const store = join(directory, "truncated");
+    await castore(["import", "--store", store, tree]);
+    truncateSync(join(store, "index", "data.mdb"), 3 * 4096);
+    const { code, stderr } = await castore(["fsck", "--store", store]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^castore: .*truncated: index page \d+: .* beyond the end/);
+    expect(stderr).toMatch(/move the store away/);
   });
 
   test("seed notes files in place and passes over them the second time", async () => {

@@ -15,6 +15,7 @@ import { CHECKED_ROWS, rowFault } from "./check-rows.ts";
 import { deleteChunkRows } from "./chunk-rows.ts";
 import { condemnOrphans, scanObjects } from "./garbage-condemn.ts";
 import { GarbageMarker } from "./garbage-marker.ts";
+import { findIndexFault } from "./index-pages.ts";
 import { decodeRoot } from "./local-root-store.ts";
 import { decodeTableRow } from "./local-store-table.ts";
 import { type Rows, type StoreIndex, visitRows } from "./store-index.ts";
@@ -40,8 +41,8 @@ export interface CheckOptions {
 }
 
 export interface StoreFault {
-  readonly kind: "directory" | "blob" | "root" | "row" | "file" | "size";
-  /** A digest in hex, a key, or a path. */
+  readonly kind: "index" | "directory" | "blob" | "root" | "row" | "file" | "size";
+  /** A digest in hex, a key, a path, or a page. */
   readonly name: string;
   readonly message: string;
 }
@@ -84,6 +85,12 @@ class StoreCheck {
   }
 
   run(): CheckReport {
+    const damaged = findIndexFault(this.#layout.path);
+    if (damaged !== undefined) {
+      // Nothing can be said of rows; and reading them may end the process.
+      this.#fault({ kind: "index", name: `page ${damaged.page}`, message: damaged.message });
+      return { ...this.#counts, faults: this.#faults, missing: 0 };
+    }
     for (const kind of ["directories", "blobs"] as const) this.#checkObjects(kind);
     this.#checkRoots();
     this.#checkTables();

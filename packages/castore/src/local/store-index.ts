@@ -5,7 +5,7 @@ import { storeError } from "./store-error.ts";
 
 type Table = Database<Uint8Array, Uint8Array>;
 
-/** Rows of bytes under keys of bytes, in bytewise order of key. All that fails is a CastoreError. */
+/** Rows of bytes under keys of bytes, in bytewise order of key. Every fault is a CastoreError. */
 export type Rows = Pick<Table, (typeof ROW_METHODS)[number]>;
 
 const ROW_METHODS = [
@@ -115,7 +115,7 @@ function isIndexFault(cause: unknown): boolean {
   return cause instanceof Error && "code" in cause && typeof cause.code === "number";
 }
 
-/** `table`, whose faults name `what`: pages of the index have no checksums, so any call may fail. */
+/** `table`, whose faults name `what`: pages have no checksums, so any call may meet one. */
 function guardRows(table: Table, what: string): Rows {
   const guarded: Record<string, unknown> = {};
   for (const name of ROW_METHODS) {
