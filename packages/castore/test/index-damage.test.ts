@@ -24,7 +24,8 @@ const FILL = `
 
 /** Flips a bit of a copy of the index, again and again, and reads all that can still be read. */
 const READ_DAMAGED = `
-  import { copyFileSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+  import { copyFileSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+  import { symlinkSync, writeFileSync } from "node:fs";
   import { findIndexFault } from "${distUrl("local/index-pages.js")}";
   await store.close();
   const [path, copy] = [process.argv[1], process.argv[1] + "-copy"];
@@ -70,7 +71,9 @@ const READ_DAMAGED = `
   };
   for (let flip = 0; flip < ${FLIPS}; flip++) {
     rmSync(copy, { recursive: true, force: true });
-    for (const name of ["index", "tmp", "quarantine"]) mkdirSync(copy + "/" + name, { recursive: true });
+    for (const name of ["index", "tmp", "quarantine"]) {
+      mkdirSync(copy + "/" + name, { recursive: true });
+    }
     symlinkSync(path + "/blobs", copy + "/blobs");
     copyFileSync(path + "/format", copy + "/format");
     const damaged = Buffer.from(index);
@@ -100,7 +103,7 @@ const READ_DAMAGED = `
   say("end");
 `;
 
-test(`of an index with a flipped bit nothing wrong is read, and fsck tells (seed ${SEED})`, async () => {
+test(`of an index with a flipped bit nothing wrong comes; fsck tells (seed ${SEED})`, async () => {
   await using directory = await createTemporaryDirectory();
   const path = join(directory.path, "store");
   expect(await startStoreProcess(path, FILL).ended).toBe("");

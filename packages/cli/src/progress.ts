@@ -23,12 +23,12 @@ export function createProgress(title: string): Progress {
     stream: process.stderr,
     hideCursor: true,
   });
-  const startMs = Date.now();
+  const startMs = performance.now();
   let isStarted = false;
   return {
     isShown: true,
     update({ done, total, bytes, saved }) {
-      const seconds = Math.max((Date.now() - startMs) / 1000, 0.1);
+      const seconds = Math.max((performance.now() - startMs) / 1000, 0.1);
       const rate = formatBytes(Math.round(bytes / seconds));
       const payload = { bytes: formatBytes(bytes), rate, saved: formatBytes(saved) };
       if (!isStarted) bar.start(total, done, payload);

@@ -23,8 +23,8 @@ const OVERFLOW = 4;
 const META = 8;
 const NODE_OVERFLOW = 1;
 const NODE_TREE = 2;
-/** Walks, if others commit meanwhile. */
-const ATTEMPTS_MAX = 5;
+/** Walks, if others commit meanwhile: where they never pause, nothing can be said. */
+const ATTEMPTS_MAX = 20;
 
 /** A page that cannot be what LMDB wrote. */
 export interface PageFault {
@@ -45,14 +45,14 @@ export function findIndexFault(path: string): PageFault | undefined {
 export function findPageFault(file: string): PageFault | undefined {
   const descriptor = openSync(file, "r");
   try {
-    let fault: PageFault | undefined;
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const walk = new PageWalk(descriptor);
-      fault = walk.run();
+      const fault = walk.run();
       // Pages that a commit needs are overwritten only after the next one.
-      if (fault === undefined || new PageWalk(descriptor).latestCommit() === walk.commit) break;
+      const isLatest = new PageWalk(descriptor).latestCommit() === walk.commit;
+      if (fault === undefined || isLatest) return fault;
     }
-    return fault;
+    return undefined;
   } finally {
     closeSync(descriptor);
   }

@@ -53,16 +53,16 @@ export class BridgedNars {
     reply: FastifyReply,
     signal: AbortSignal,
   ): Promise<void> {
-    const until = Date.now() + SHARED_WAIT_MS;
+    const until = performance.now() + SHARED_WAIT_MS;
     for (;;) {
       if (await this.#answerProven(asked, request, reply, signal)) return;
       // Nothing is awaited from here to #share(): two clients must not both find nothing under way.
       const underWay = this.#underWay.get(asked.narHash);
-      const waitMs = until - Date.now();
+      const waitMs = until - performance.now();
       if (request.method === "HEAD" || underWay === undefined || waitMs <= 0) break;
       await untilAborted(within(underWay, waitMs), signal);
     }
-    const waitMs = CLIENT_WAIT_MS_MAX - (SHARED_WAIT_MS - Math.max(0, until - Date.now()));
+    const waitMs = CLIENT_WAIT_MS_MAX - (SHARED_WAIT_MS - Math.max(0, until - performance.now()));
     const sending = this.#answerProvisional(asked, request, reply, { signal, waitMs });
     if (request.method === "HEAD") await sending;
     else await this.#share(asked.narHash, sending);

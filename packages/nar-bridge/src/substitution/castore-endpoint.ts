@@ -92,7 +92,7 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
   }
 
   async info(options: CostOptions = {}): Promise<EndpointInfo> {
-    if (this.#info !== undefined && this.#info.expires > Date.now()) return this.#info.value;
+    if (this.#info !== undefined && this.#info.expires > performance.now()) return this.#info.value;
     // Not with the caller's signal: others may wait for the same answer. Its time is bounded.
     this.#asking ??= this.#readInfo(options.cost).finally(() => {
       this.#asking = undefined;
@@ -104,7 +104,7 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
     const response = await this.#send("info", { headersTimeoutMs: LOOKUP_TIMEOUT_MS, cost });
     const body = await readBody(response, INFO_BYTES_MAX);
     const value = parseInfo(Buffer.from(body).toString("utf8"), this.base, this.#options.storeDir);
-    this.#info = { value, expires: Date.now() + INFO_TTL_MS };
+    this.#info = { value, expires: performance.now() + INFO_TTL_MS };
     return value;
   }
 

@@ -105,7 +105,7 @@ class WrongBytes extends CastoreError {
 class ReleasedPrefix {
   readonly #hash: Hash = createHash("sha256");
   readonly #waitMs: number;
-  #waitsSince = Date.now();
+  #waitsSince = performance.now();
   size = 0;
 
   /** The receiver may wait for `waitMs` for its next byte. */
@@ -120,12 +120,12 @@ class ReleasedPrefix {
 
   /** The receiver took what was added, and waits for more. */
   taken(): void {
-    this.#waitsSince = Date.now();
+    this.#waitsSince = performance.now();
   }
 
   /** Milliseconds that the receiver may still wait. */
   msLeft(): number {
-    return this.#waitsSince + this.#waitMs - Date.now();
+    return this.#waitsSince + this.#waitMs - performance.now();
   }
 
   /** Hex sha256 of what was released. */
@@ -153,7 +153,7 @@ class HeldBytes {
   }
 
   add(piece: Uint8Array): void {
-    this.#deadline ??= Date.now() + this.#holdMs;
+    this.#deadline ??= performance.now() + this.#holdMs;
     this.#pieces.push(piece);
     this.#size += piece.byteLength;
   }
@@ -161,7 +161,7 @@ class HeldBytes {
   /** Milliseconds until held bytes may leave although nothing is proven; undefined: any time. */
   msUntilRelease(): number | undefined {
     if (!this.#holdAll || this.#deadline === undefined) return undefined;
-    const left = this.#deadline - Date.now();
+    const left = this.#deadline - performance.now();
     return left > 0 ? left : undefined;
   }
 
@@ -274,10 +274,10 @@ async function* withDeadlines(
       const next = iterator.next();
       next.catch(() => {});
       const patienceMs = stallMs();
-      const stalledAt = Date.now() + patienceMs;
+      const stalledAt = performance.now() + patienceMs;
       let result: IteratorResult<Uint8Array> | "timeout" = "timeout";
       while (result === "timeout") {
-        const stallLeft = stalledAt - Date.now();
+        const stallLeft = stalledAt - performance.now();
         if (stallLeft <= 0) throw new CastoreError("UNAVAILABLE", `no byte for ${patienceMs} ms`);
         const releaseIn = held.msUntilRelease();
         result = await within(next, Math.min(stallLeft, releaseIn ?? stallLeft));

@@ -17,7 +17,7 @@ export class ServerRest {
   #until = 0;
   #ms = SERVER_REST_MS;
 
-  constructor({ onRest, now = Date.now }: ServerRestOptions) {
+  constructor({ onRest, now = () => performance.now() }: ServerRestOptions) {
     this.#onRest = onRest;
     this.#now = now;
   }
