@@ -280,3 +280,4 @@ export {
 export { descend } from "./trees/descend.ts";
 export { ingestTree, type TreeIngestOptions } from "./trees/tree-ingest.ts";
 export { renderTree, type TreeSource } from "./trees/tree-render.ts";
+export type { FileHead, TreeVisitor } from "./trees/tree-visitor.ts";

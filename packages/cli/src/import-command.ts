@@ -1,6 +1,6 @@
 import { createReadStream } from "node:fs";
 import { ingestTree } from "@castore/castore";
-import { calculateNar, ingestNar } from "@castore/nar-bridge";
+import { createNarHasher, ingestNar } from "@castore/nar-bridge";
 import type { Command } from "commander";
 import { printImported } from "./print.ts";
 import { openServices } from "./remote-store.ts";
@@ -16,8 +16,9 @@ export function importCommand(): Command {
     await using opened = await openServices(command.opts<StoreOptions>());
     const { services } = opened;
     for (const path of paths) {
-      const node = await ingestTree(path, services);
-      printImported(path, node, await calculateNar(node, services));
+      const visitor = createNarHasher();
+      const node = await ingestTree(path, { ...services, visitor });
+      printImported(path, node, visitor.finish());
     }
   });
 }

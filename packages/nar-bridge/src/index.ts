@@ -37,6 +37,7 @@ export {
 export type { ExportCompression, ExportedNar } from "./export/export-nar.ts";
 export type { Log } from "./log.ts";
 export { type ContentCheck, createContentCheck, SELF_REFERENCES_MAX } from "./nar/content-check.ts";
+export { createNarHasher, type NarHasher } from "./nar/nar-hasher.ts";
 export {
   createNarIngest,
   INGEST_HELD_BYTES_MAX,

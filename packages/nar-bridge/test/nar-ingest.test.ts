@@ -329,7 +329,7 @@ function awkwardTree(root: string): void {
 
 describe("memory", () => {
   it("stays below 160 MiB for NARs of 5 GiB, read and ingested", () => {
-    const dist = fileURLToPath(new URL("../dist/", import.meta.url));
+    const dist = fileURLToPath(new URL("../dist/nar/", import.meta.url));
     const program = `
       import { readFileSync } from "node:fs";
       import { createNarReader } from ${JSON.stringify(`${dist}nar-reader.js`)};

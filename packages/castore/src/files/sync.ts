@@ -1,17 +1,39 @@
-import { open } from "node:fs/promises";
+import { close, fsync, open } from "node:fs";
+import { promisify } from "node:util";
 
 /** Makes changes to directories durable, many changes with one fsync. */
 export interface GroupSync {
   /** Resolves once all that was done to the directory before the call is durable. */
   sync(path: string): Promise<void>;
+  /** Closes what it has open. Nothing may be under way. */
+  close(): Promise<void>;
 }
 
+export interface GroupSyncOptions {
+  /** Keeps each directory open until the end: for few that are synced often. */
+  readonly keepOpen?: boolean;
+}
+
+// A FileHandle costs more than what is done with it here.
+const openPath = promisify(open);
+const syncDescriptor = promisify(fsync);
+const closeDescriptor = promisify(close);
+
 /** A call that comes while its directory syncs waits for the next sync, together with others. */
-export function createGroupSync(): GroupSync {
+export function createGroupSync({ keepOpen = false }: GroupSyncOptions = {}): GroupSync {
   const running = new Map<string, Promise<void>>();
   const waiting = new Map<string, Promise<void>>();
+  const kept = new Map<string, number>();
+  const syncKept = async (path: string): Promise<void> => {
+    let descriptor = kept.get(path);
+    if (descriptor === undefined) {
+      descriptor = await openPath(path, "r");
+      kept.set(path, descriptor);
+    }
+    await syncDescriptor(descriptor);
+  };
   const start = (path: string): Promise<void> => {
-    const sync = syncPath(path).finally(() => running.delete(path));
+    const sync = (keepOpen ? syncKept(path) : syncPath(path)).finally(() => running.delete(path));
     running.set(path, sync);
     return sync;
   };
@@ -30,15 +52,20 @@ export function createGroupSync(): GroupSync {
       waiting.set(path, next);
       return next;
     },
+    async close() {
+      const descriptors = [...kept.values()];
+      kept.clear();
+      await Promise.all(descriptors.map((descriptor) => closeDescriptor(descriptor)));
+    },
   };
 }
 
 /** Makes durable what was done to the directory or file at `path`. */
 export async function syncPath(path: string): Promise<void> {
-  const handle = await open(path, "r");
+  const descriptor = await openPath(path, "r");
   try {
-    await handle.sync();
+    await syncDescriptor(descriptor);
   } finally {
-    await handle.close();
+    await closeDescriptor(descriptor);
   }
 }

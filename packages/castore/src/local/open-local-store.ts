@@ -46,7 +46,7 @@ export async function openLocalStore(options: LocalStoreOptions): Promise<LocalS
     const leases = new StoreLeases(index, options.unleasedMs ?? Number.POSITIVE_INFINITY);
     if (!readOnly) await enter(layout, index, leases);
     const writer = readOnly ? undefined : createStoreWriter(index, layout.index);
-    const parts = { layout, index, leases, groupSync: createGroupSync(), writer };
+    const parts = { layout, index, leases, groupSync: createGroupSync({ keepOpen: true }), writer };
     return composeStore(new OpenStore(parts), options.sizeMax);
   } catch (error) {
     await index.close();

@@ -80,6 +80,7 @@ export class OpenStore {
   async close(): Promise<void> {
     if (this.#closed) return;
     await this.#writer?.close();
+    await this.groupSync.close();
     this.leases.close();
     this.#closed = true;
     await this.#index.close();

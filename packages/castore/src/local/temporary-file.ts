@@ -1,5 +1,8 @@
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { close, fdatasync, open, writev } from "node:fs";
+import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
+import { CastoreError } from "../castore-error.ts";
 import type { Digest } from "../model/digest.ts";
 import type { OpenStore } from "./open-store.ts";
 import { storeError } from "./store-error.ts";
@@ -17,47 +20,53 @@ export interface TemporaryFile {
   discard(): Promise<void>;
 }
 
+// A FileHandle costs more than what is done with it here.
+const openPath = promisify(open);
+const writePieces = promisify(writev);
+const syncData = promisify(fdatasync);
+const closeDescriptor = promisify(close);
+
+/** libuv writes at most so many buffers at once. */
+const PIECES_MAX = 512;
+
 export async function createTemporaryFile(store: OpenStore): Promise<TemporaryFile> {
   const path = join(store.layout.temporary, store.leases.temporaryName());
-  const handle = await open(path, "wx", 0o444).catch((cause: unknown) => {
+  const descriptor = await openPath(path, "wx", 0o444).catch((cause: unknown) => {
     throw storeError("put a blob", cause);
   });
-  return new WrittenFile(store, path, handle);
+  return new WrittenFile(store, path, descriptor);
 }
 
 class WrittenFile implements TemporaryFile {
   readonly #store: OpenStore;
   readonly #path: string;
-  #handle: FileHandle | undefined;
+  #descriptor: number | undefined;
   #moved = false;
 
-  constructor(store: OpenStore, path: string, handle: FileHandle) {
+  constructor(store: OpenStore, path: string, descriptor: number) {
     this.#store = store;
     this.#path = path;
-    this.#handle = handle;
+    this.#descriptor = descriptor;
   }
 
   async write(pieces: readonly Uint8Array[]): Promise<void> {
     let rest = pieces;
-    while (rest.length > 0) {
-      // libuv writes at most IOV_MAX buffers at once, and says how much it wrote.
-      const part = rest.slice(0, 512);
-      const size = part.reduce((sum, piece) => sum + piece.byteLength, 0);
-      try {
-        const written = await this.#handle?.writev(part);
-        if (written !== undefined && written.bytesWritten < size) {
-          await this.#handle?.write(Buffer.concat(part), written.bytesWritten);
-        }
-      } catch (cause) {
-        throw storeError("put a blob", cause);
+    try {
+      while (rest.length > 0) {
+        const part = rest.slice(0, PIECES_MAX);
+        const size = part.reduce((sum, piece) => sum + piece.byteLength, 0);
+        const { bytesWritten } = await writePieces(this.#open(), part);
+        rest = rest.slice(PIECES_MAX);
+        if (bytesWritten < size) rest = [Buffer.concat(part).subarray(bytesWritten), ...rest];
       }
-      rest = rest.slice(512);
+    } catch (cause) {
+      throw storeError("put a blob", cause);
     }
   }
 
   async moveTo(digest: Digest): Promise<void> {
     try {
-      await this.#handle?.datasync();
+      await syncData(this.#open());
       await this.#close();
       await this.#store.forgetUnlink(digest);
       const shard = await this.#store.shards.get(digest);
@@ -75,9 +84,14 @@ class WrittenFile implements TemporaryFile {
     this.#moved = true;
   }
 
+  #open(): number {
+    if (this.#descriptor !== undefined) return this.#descriptor;
+    throw new CastoreError("CLOSED", `${this.#path}: is closed`);
+  }
+
   async #close(): Promise<void> {
-    const handle = this.#handle;
-    this.#handle = undefined;
-    await handle?.close();
+    const descriptor = this.#descriptor;
+    this.#descriptor = undefined;
+    if (descriptor !== undefined) await closeDescriptor(descriptor);
   }
 }

@@ -10,7 +10,10 @@ import {
 import { promisify } from "node:util";
 import { CastoreError, type CastoreErrorCode } from "../castore-error.ts";
 import type { FileNode } from "../model/node.ts";
+import type { PathComponent } from "../model/path-component.ts";
 import type { BlobService } from "../services/blob-service.ts";
+import { OrderedVisits, type Turn } from "./ordered-visits.ts";
+import type { FileHead, TreeVisitor } from "./tree-visitor.ts";
 
 /** Files up to this size are read at once. */
 const WHOLE_FILE_BYTES_MAX = 1 << 18;
@@ -25,14 +28,30 @@ const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBL
 
 const readPiece = promisify(read);
 
-/** Stores files of the local file system as blobs. */
+/** A file where a walk of a tree meets it. */
+export interface MetFile {
+  readonly path: Buffer;
+  /** Undefined for the root. */
+  readonly name: PathComponent | undefined;
+}
+
+/** Stores files of the local file system as blobs, and lets a visitor see them in order. */
 export class FileIngest {
   readonly #blobs: BlobService;
+  readonly #visitor: TreeVisitor | undefined;
+  readonly #visits = new OrderedVisits();
   #heldBytes = 0;
   #onRoom: (() => void) | undefined;
 
-  constructor(blobs: BlobService) {
+  constructor(blobs: BlobService, visitor: TreeVisitor | undefined) {
     this.#blobs = blobs;
+    this.#visitor = visitor;
+  }
+
+  /** Lets the visitor see what is no file, after all that this and `store` were called for. */
+  async visit(see: (visitor: TreeVisitor) => void): Promise<void> {
+    const visitor = this.#visitor;
+    if (visitor !== undefined) await this.#visits.visit(() => see(visitor));
   }
 
   /** Resolves once another file may be begun. For one caller at a time. */
@@ -45,9 +64,9 @@ export class FileIngest {
   }
 
   /** Small files are read before this returns its promise. Faults as `ingestTree`. */
-  async store(path: Buffer, signal: AbortSignal | undefined): Promise<FileNode> {
+  async store(met: MetFile, signal: AbortSignal | undefined): Promise<FileNode> {
     signal?.throwIfAborted();
-    const file = openFile(path);
+    const file = openFile(met);
     const isLarge = file.stats.size > WHOLE_FILE_BYTES_MAX;
     const bytes = isLarge ? LARGE_FILE_BYTES : Number(file.stats.size);
     this.#heldBytes += bytes;
@@ -66,39 +85,65 @@ export class FileIngest {
     } finally {
       closeSync(file.fd);
     }
+    const visited = this.visit((visitor) => {
+      visitor.openFile(file.name, headOf(file));
+      visitor.contents?.(contents);
+      visitor.closeFile();
+    });
     // It is done soon, and a thousand listeners on one signal cost more than all the rest.
-    return this.#put(file, [contents], undefined);
+    const [node] = await Promise.all([this.#put(file, [contents], undefined), visited]);
+    return node;
   }
 
   async #storeLarge(file: OpenFile, signal: AbortSignal | undefined): Promise<FileNode> {
+    const turn = this.#visitor && this.#visits.turn();
     try {
-      return await this.#put(file, piecesOf(file), signal);
+      return await this.#put(file, this.#visited(file, turn), signal);
     } finally {
+      turn?.end();
       closeSync(file.fd);
     }
   }
 
+  /** The pieces of a large file, each once the visitor has seen it. */
+  async *#visited(
+    file: OpenFile,
+    turn: Turn | undefined,
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    await turn?.begun;
+    this.#visitor?.openFile(file.name, headOf(file));
+    for await (const piece of piecesOf(file)) {
+      this.#visitor?.contents?.(piece);
+      yield piece;
+    }
+    this.#visitor?.closeFile();
+    turn?.end();
+  }
+
   async #put(
-    { stats }: OpenFile,
+    file: OpenFile,
     source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
     signal: AbortSignal | undefined,
   ): Promise<FileNode> {
     const { digest, size } = await this.#blobs.put(source, { signal });
-    return { type: "file", digest, size, executable: (stats.mode & 0o100n) !== 0n };
+    return { type: "file", digest, size, executable: headOf(file).executable };
   }
 }
 
-interface OpenFile {
-  readonly path: Buffer;
+interface OpenFile extends MetFile {
   readonly fd: number;
   readonly stats: BigIntStats;
 }
 
-function openFile(path: Buffer): OpenFile {
+function headOf({ stats }: OpenFile): FileHead {
+  return { size: Number(stats.size), executable: (stats.mode & 0o100n) !== 0n };
+}
+
+function openFile({ path, name }: MetFile): OpenFile {
   // Neither a symlink nor a FIFO that took the file's place can lead or hold us elsewhere.
   const fd = tried(path, () => openSync(path, OPEN_FLAGS));
   const stats = fstatSync(fd, { bigint: true });
-  if (stats.isFile()) return { path, fd, stats };
+  if (stats.isFile()) return { path, name, fd, stats };
   closeSync(fd);
   throw changed(path);
 }

@@ -11,6 +11,7 @@ import type { DirectoryService } from "../services/directory-service.ts";
 import type { CallOptions } from "../streams/byte-source.ts";
 import { inParallel } from "../streams/parallel.ts";
 import { FileIngest, pathText, tried } from "./file-ingest.ts";
+import type { TreeVisitor } from "./tree-visitor.ts";
 
 /** Files under way at once: the more, the fewer commits a durable store needs. */
 const FILES_IN_PARALLEL = 1_024;
@@ -20,6 +21,8 @@ export interface TreeIngestOptions extends CallOptions {
   readonly directories: DirectoryService;
   /** Called with each path below the root, components joined by "/"; false leaves it out. */
   readonly filter?: ((path: ByteString) => boolean) | undefined;
+  /** Sees the tree with all contents while they are read: each byte once, in order. */
+  readonly visitor?: TreeVisitor | undefined;
 }
 
 /**
@@ -37,10 +40,12 @@ export async function ingestTree(
 ): Promise<Node> {
   const root = typeof path === "string" ? Buffer.from(path) : Buffer.from(path);
   options.signal?.throwIfAborted();
-  const files = new FileIngest(options.blobs);
+  const files = new FileIngest(options.blobs, options.visitor);
   const step = stepAt(NO_NAME, root, typeAt(root, "INVALID"));
+  if (step.kind === "node")
+    await files.visit((visitor) => seeSymlink(visitor, undefined, step.node));
   if (step.kind === "node") return step.node;
-  if (step.kind === "file") return files.store(root, options.signal);
+  if (step.kind === "file") return files.store({ path: root, name: undefined }, options.signal);
   let size = 0;
   const directories = async function* (): AsyncGenerator<Directory> {
     for await (const directory of directoriesBelow(root, files, options)) {
@@ -69,8 +74,22 @@ async function* directoriesBelow(
   options: TreeIngestOptions,
 ): AsyncGenerator<Directory, void, undefined> {
   const store = async (step: Step, signal: AbortSignal): Promise<Step> => {
-    if (step.kind !== "file") return step;
-    return { kind: "node", name: step.name, node: await files.store(step.path, signal) };
+    const name = step.kind === "close" || step.name === NO_NAME ? undefined : step.name;
+    switch (step.kind) {
+      case "open":
+        await files.visit((visitor) => visitor.openDirectory(name));
+        return step;
+      case "close":
+        await files.visit((visitor) => visitor.closeDirectory());
+        return step;
+      case "node":
+        await files.visit((visitor) => seeSymlink(visitor, name, step.node));
+        return step;
+      case "file": {
+        const node = await files.store({ path: step.path, name }, signal);
+        return { kind: "node", name: step.name, node };
+      }
+    }
   };
   const open: { readonly name: PathComponent; readonly entries: Entry[] }[] = [];
   const steps = paced(walk(root, options.filter), files);
@@ -86,6 +105,10 @@ async function* directoriesBelow(
     const node: Node = { type: "directory", digest, size: directory.size };
     open.at(-1)?.entries.push({ name: closed.name, node });
   }
+}
+
+function seeSymlink(visitor: TreeVisitor, name: PathComponent | undefined, node: Node): void {
+  if (node.type === "symlink") visitor.symlink(name, node.target);
 }
 
 /** The steps, each file once there is room for it. */

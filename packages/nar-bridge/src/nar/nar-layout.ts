@@ -11,7 +11,7 @@ import {
   type PathComponent,
 } from "@castore/castore";
 import { createNarListingBuilder, type ListedNode } from "./nar-listing.ts";
-import { NarLiterals } from "./nar-literals.ts";
+import { MeasuredLiterals, NarLiterals } from "./nar-literals.ts";
 import { loadNarTree, measureNar, type NarTree, walkNarTree } from "./nar-tree.ts";
 
 /** Most bytes of a NAR that are not contents of files: about a million entries. */
@@ -96,7 +96,7 @@ class Layout implements NarLayout {
     this.literalBytes = literalBytes;
     this.#offsets = new Float64Array(files);
     this.#contentsBefore = new Float64Array(files);
-    this.#literals = this.#write(new NarLiterals(literalBytes));
+    this.#literals = this.#write(new MeasuredLiterals(literalBytes));
   }
 
   listing(): ListedNode {
@@ -134,7 +134,8 @@ class Layout implements NarLayout {
   }
 
   /** Fills in where files stand; returns the literal bytes. */
-  #write(literals: NarLiterals): Uint8Array {
+  #write(measured: MeasuredLiterals): Uint8Array {
+    const literals = new NarLiterals(measured);
     let before = 0;
     walkNarTree(this.#tree, {
       openDirectory: (name) => literals.openDirectory(name),
@@ -143,13 +144,13 @@ class Layout implements NarLayout {
       file: (name, node) => {
         literals.openFile(name, node);
         const index = this.#files.push(node) - 1;
-        this.#offsets[index] = literals.size + before;
+        this.#offsets[index] = measured.size + before;
         this.#contentsBefore[index] = before;
         before += node.size;
         literals.closeFile(node.size);
       },
     });
-    return literals.bytes();
+    return measured.bytes();
   }
 
   /** What [start, end) is made of. */

@@ -1,27 +1,33 @@
 import type { PathComponent, SymlinkTarget } from "@castore/castore";
 import { NAR_TOKENS, paddedLength, paddingOf } from "./nar-token.ts";
 
-/**
- * Writes everything of a NAR but the contents of files, one after the other, into a buffer that
- * was measured for it (`measureNar`).
- */
+/** Takes everything of a NAR but the contents of files, one after the other. */
+export interface LiteralSink {
+  /** Stays the caller's. */
+  add(token: Uint8Array): void;
+  length(length: number): void;
+  /** With its length and padding; each character is a byte. */
+  string(string: string): void;
+  zeros(count: number): void;
+}
+
+/** Writes the tokens around the contents of files. */
 export class NarLiterals {
-  readonly #buffer: Buffer;
-  #size = 0;
+  readonly #sink: LiteralSink;
   #depth = 0;
 
-  constructor(bytes: number) {
-    this.#buffer = Buffer.alloc(bytes);
+  constructor(sink: LiteralSink) {
+    this.#sink = sink;
   }
 
-  /** Bytes written so far. */
-  get size(): number {
-    return this.#size;
+  /** Directories that are open. */
+  get depth(): number {
+    return this.#depth;
   }
 
   openDirectory(name: PathComponent | undefined): void {
     this.#openNode(name);
-    this.#add(NAR_TOKENS.directory);
+    this.#sink.add(NAR_TOKENS.directory);
     this.#depth++;
   }
 
@@ -36,24 +42,55 @@ export class NarLiterals {
     file: { readonly size: number; readonly executable: boolean },
   ): void {
     this.#openNode(name);
-    this.#add(NAR_TOKENS.regular);
-    if (file.executable) this.#add(NAR_TOKENS.executable);
-    this.#add(NAR_TOKENS.contents);
-    this.#length(file.size);
+    this.#sink.add(NAR_TOKENS.regular);
+    if (file.executable) this.#sink.add(NAR_TOKENS.executable);
+    this.#sink.add(NAR_TOKENS.contents);
+    this.#sink.length(file.size);
   }
 
   /** From where the contents of `size` bytes end. */
   closeFile(size: number): void {
-    this.#size += paddingOf(size);
+    this.#sink.zeros(paddingOf(size));
     this.#closeNode();
   }
 
   symlink(name: PathComponent | undefined, target: SymlinkTarget): void {
     this.#openNode(name);
-    this.#add(NAR_TOKENS.symlink);
-    this.#add(NAR_TOKENS.target);
-    this.#string(target);
+    this.#sink.add(NAR_TOKENS.symlink);
+    this.#sink.add(NAR_TOKENS.target);
+    this.#sink.string(target);
     this.#closeNode();
+  }
+
+  #openNode(name: PathComponent | undefined): void {
+    if (name === undefined) {
+      this.#sink.add(NAR_TOKENS.start);
+      return;
+    }
+    this.#sink.add(NAR_TOKENS.entry);
+    this.#sink.add(NAR_TOKENS.entryName);
+    this.#sink.string(name);
+    this.#sink.add(NAR_TOKENS.entryNode);
+  }
+
+  #closeNode(): void {
+    this.#sink.add(NAR_TOKENS.end);
+    if (this.#depth > 0) this.#sink.add(NAR_TOKENS.end);
+  }
+}
+
+/** Keeps all of it in a buffer that was measured for it (`measureNar`). */
+export class MeasuredLiterals implements LiteralSink {
+  readonly #buffer: Buffer;
+  #size = 0;
+
+  constructor(bytes: number) {
+    this.#buffer = Buffer.alloc(bytes);
+  }
+
+  /** Bytes written so far. */
+  get size(): number {
+    return this.#size;
   }
 
   /** All of it; throws where it was measured wrongly. */
@@ -64,36 +101,24 @@ export class NarLiterals {
     return this.#buffer;
   }
 
-  #openNode(name: PathComponent | undefined): void {
-    if (name === undefined) {
-      this.#add(NAR_TOKENS.start);
-      return;
-    }
-    this.#add(NAR_TOKENS.entry);
-    this.#add(NAR_TOKENS.entryName);
-    this.#string(name);
-    this.#add(NAR_TOKENS.entryNode);
-  }
-
-  #closeNode(): void {
-    this.#add(NAR_TOKENS.end);
-    if (this.#depth > 0) this.#add(NAR_TOKENS.end);
-  }
-
-  #add(token: Uint8Array): void {
+  add(token: Uint8Array): void {
     this.#buffer.set(token, this.#size);
     this.#size += token.byteLength;
   }
 
-  #length(length: number): void {
+  length(length: number): void {
     this.#buffer.writeUInt32LE(length % 2 ** 32, this.#size);
     this.#buffer.writeUInt32LE(Math.floor(length / 2 ** 32), this.#size + 4);
     this.#size += 8;
   }
 
-  #string(string: string): void {
-    this.#length(string.length);
+  string(string: string): void {
+    this.length(string.length);
     this.#buffer.write(string, this.#size, "latin1");
     this.#size += paddedLength(string.length);
+  }
+
+  zeros(count: number): void {
+    this.#size += count;
   }
 }
