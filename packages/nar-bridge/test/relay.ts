@@ -14,7 +14,10 @@ export type RelayFault =
   | { readonly kind: "html" | "hang" | "reset" }
   /** Sends the first part of the body, then closes or goes silent. */
   | { readonly kind: "cut" | "stall"; readonly part: number }
-  | { readonly kind: "change"; readonly change: (body: Buffer) => Uint8Array };
+  | {
+      readonly kind: "change";
+      readonly change: (body: Buffer) => Uint8Array | Promise<Uint8Array>;
+    };
 
 /** Stands before a server, counts what passes and spoils what it is told to. */
 export class Relay implements AsyncDisposable {
@@ -67,7 +70,7 @@ export class Relay implements AsyncDisposable {
     const pieces: Buffer[] = [];
     for await (const piece of answer) pieces.push(piece);
     let body: Uint8Array = Buffer.concat(pieces);
-    if (fault?.kind === "change") body = fault.change(Buffer.from(body));
+    if (fault?.kind === "change") body = await fault.change(Buffer.from(body));
     const { "content-length": _length, "transfer-encoding": _chunked, ...headers } = answer.headers;
     const isBody = method !== "HEAD";
     const length = isBody ? { "content-length": body.byteLength } : {};

@@ -47,6 +47,11 @@ export interface GrpcChannelOptions {
    * a stream. Then calls reject UNAVAILABLE.
    */
   readonly timeoutMs?: number | undefined;
+  /**
+   * Whether it shares neither connections nor their failures with other channels to the same
+   * server in this process, as it else does.
+   */
+  readonly isAlone?: boolean | undefined;
 }
 
 const TIMEOUT_MS = 60_000;
@@ -107,6 +112,7 @@ class Http2Channel implements GrpcChannel {
       "grpc.max_receive_message_length": GRPC_MESSAGE_BYTES_MAX,
       "grpc.max_send_message_length": GRPC_MESSAGE_BYTES_MAX,
       "grpc-node.flow_control_window": WINDOW_BYTES,
+      "grpc.use_local_subchannel_pool": options.isAlone === true ? 1 : 0,
     });
   }
 

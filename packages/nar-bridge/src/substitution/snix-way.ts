@@ -15,6 +15,7 @@ import {
   type FileNode,
   type GrpcChannel,
   inParallel,
+  isCastoreError,
   type LocalStore,
   type Node,
   openGrpcChannel,
@@ -147,7 +148,13 @@ export class SnixWay implements ContentsServer {
     const { directories: far } = await this.#open();
     const directories = createCachedDirectoryService(near, far);
     let isThere = false;
-    for await (const _directory of directories.getClosure(node.digest, { signal })) isThere = true;
+    try {
+      for await (const _entry of directories.getClosure(node.digest, { signal })) isThere = true;
+    } catch (cause) {
+      // Of a path, UNSUPPORTED is no fault; of all of gRPC it is.
+      if (!isCastoreError(cause, "UNSUPPORTED")) throw cause;
+      throw new CastoreError("UNAVAILABLE", `${this.name}: ${cause.message}`, { cause });
+    }
     return isThere;
   }
 
@@ -209,7 +216,9 @@ interface SnixServices {
 }
 
 async function openServices(options: SnixWayOptions): Promise<SnixServices> {
-  const channel = await openGrpcChannel(addressOf(options), { timeoutMs: SILENCE_MS_MAX });
+  // Alone: a new channel tries to connect at once, however often others failed.
+  const settings = { timeoutMs: SILENCE_MS_MAX, isAlone: true };
+  const channel = await openGrpcChannel(addressOf(options), settings);
   const blobs = createGrpcBlobService(channel);
   return { channel, blobs, directories: createGrpcDirectoryService(channel) };
 }
