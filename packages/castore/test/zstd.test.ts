@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { copyFileSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -189,12 +189,11 @@ if (needsNapi)
       const lonely = mkdtempSync(join(tmpdir(), "castore-zstd-"));
       try {
         const dist = fileURLToPath(new URL("../dist/", import.meta.url));
-        for (const name of readdirSync(dist)) {
-          if (/^(zstd.*|byte-transform|castore-error)\.js$/.test(name)) {
-            copyFileSync(join(dist, name), join(lonely, name));
-          }
+        for (const name of ["streams", "castore-error.js"]) {
+          cpSync(join(dist, name), join(lonely, name), { recursive: true });
         }
-        const program = `import { zstdCompress } from ${JSON.stringify(join(lonely, "zstd.js"))};
+        const zstd = JSON.stringify(join(lonely, "streams/zstd.js"));
+        const program = `import { zstdCompress } from ${zstd};
         try { zstdCompress(new Uint8Array(1)) } catch (e) { console.log(e.code, e.message) }`;
         const output = execFileSync(process.execPath, ["--input-type=module", "-e", program], {
           cwd: lonely,
