@@ -165,7 +165,7 @@ function loadGroup(name: string, ways: readonly Way[]): Group {
     };
     return { name: way.name, measure };
   });
-  const targets = Object.fromEntries(ways.slice(1, 3).map((way) => [way.name, 2]));
+  const targets = Object.fromEntries(ways.slice(1, 2).map((way) => [way.name, 2]));
   return { name: `${CLIENTS} clients at once, ${name}`, cases, targets };
 }
 

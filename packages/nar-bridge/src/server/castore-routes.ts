@@ -33,6 +33,8 @@ export const CASTORE_FEATURES = ["blob", "closure", "fetch", "outboard"] as cons
 export const CASTORE_BASE = "castore/";
 /** With the value `none`, a fetch is answered without compression. */
 const ENCODING_HEADER = "castore-encoding";
+/** Of chunks in each encoding that were sent lately. */
+const KEPT_BYTES_MAX = 32 << 20;
 /** Most bytes in the body of a request. */
 const REQUEST_BYTES_MAX = 1024 * 1024;
 
@@ -53,9 +55,7 @@ export interface CastoreRoutesOptions {
 /** Adds the routes of castore/1 (docs/protocol.md) below CASTORE_BASE. */
 export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutesOptions): void {
   const { store, pathInfos, recipes, storeDir, rootKeys, log } = options;
-  const kept = new HotBytes<EncodedItem>(({ frames }) =>
-    frames.reduce((sum, { bytes }) => sum + bytes.byteLength, 0),
-  );
+  const kept = { zstd: keptItems(), none: keptItems() };
   const info = JSON.stringify({ version: 1, storeDir, features: CASTORE_FEATURES, rootKeys });
   const get = (
     path: string,
@@ -116,17 +116,24 @@ export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutes
   });
   server.post(`/${CASTORE_BASE}fetch`, async (request, reply) => {
     const query = decodeFetchRequest(await readRequest(request, REQUEST_BYTES_MAX));
+    const encoding = request.headers[ENCODING_HEADER] === "none" ? "none" : "zstd";
     const frames = encodeFetchAnswer(
       fetchFrames(query, store, {
         signal: clientSignal(reply),
-        encoding: request.headers[ENCODING_HEADER] === "none" ? "none" : "zstd",
-        kept,
+        encoding,
+        kept: kept[encoding],
         onFailed: (error) =>
           log(`fetch: ${error instanceof Error ? error.message : String(error)}`),
       }),
     );
     await sendBytes(reply, 200, { "content-type": OBJECT_TYPE, ...DYNAMIC }, frames);
   });
+}
+
+function keptItems(): HotBytes<EncodedItem> {
+  const sizeOf = ({ frames }: EncodedItem) =>
+    frames.reduce((sum, { bytes }) => sum + bytes.byteLength, 0);
+  return new HotBytes(sizeOf, KEPT_BYTES_MAX);
 }
 
 function parameter(request: FastifyRequest, name: string): string {

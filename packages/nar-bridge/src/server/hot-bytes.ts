@@ -1,7 +1,5 @@
 import { LRUCache } from "lru-cache";
 
-/** Bytes kept in memory because several clients want the same at about the same time. */
-export const HOT_BYTES_MAX = 64 << 20;
 /** What an entry takes beside its bytes. */
 const ENTRY_BYTES = 500;
 
@@ -11,7 +9,7 @@ export class HotBytes<T extends object> {
   readonly #underWay = new Map<string, Promise<T | undefined>>();
 
   /** `sizeOf` tells the bytes that a value holds. */
-  constructor(sizeOf: (value: T) => number, bytesMax: number = HOT_BYTES_MAX) {
+  constructor(sizeOf: (value: T) => number, bytesMax: number) {
     this.#kept = new LRUCache({
       maxSize: bytesMax,
       sizeCalculation: (value) => sizeOf(value) + ENTRY_BYTES,

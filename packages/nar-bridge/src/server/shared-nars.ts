@@ -5,6 +5,8 @@ import { HotBytes } from "./hot-bytes.ts";
 
 /** What is rendered and shared at once. */
 const PIECE_BYTES = 1 << 19;
+/** Of pieces, because several clients want the same at about the same time. */
+const PIECES_BYTES_MAX = 64 << 20;
 /** Of layouts, which hold a few times their literal bytes. */
 const LAYOUT_BYTES_MAX = 32 << 20;
 
@@ -16,7 +18,7 @@ const LAYOUT_BYTES_MAX = 32 << 20;
 export class SharedNars {
   readonly #services: NarServices;
   readonly #layouts = new HotBytes<NarLayout>(({ literalBytes }) => literalBytes, LAYOUT_BYTES_MAX);
-  readonly #pieces = new HotBytes<Uint8Array>(({ byteLength }) => byteLength);
+  readonly #pieces = new HotBytes<Uint8Array>(({ byteLength }) => byteLength, PIECES_BYTES_MAX);
 
   constructor(services: NarServices) {
     this.#services = services;

@@ -13,6 +13,7 @@ import {
 export const FETCH_ANSWER_BYTES_MAX = 8 * 1024 * 1024;
 /** Items read ahead of the one that is sent: at 512 KiB a chunk, 4 MiB. */
 const READ_AHEAD = 8;
+const NO_BYTES = new Uint8Array(0);
 /** Compression that saves less than one part in this is not worth the client's time. */
 const GAIN_MIN = 16;
 
@@ -31,13 +32,13 @@ type Part =
 export interface FetchOptions extends CallOptions {
   /** none: frames hold the contents as they are; zstd: compressed where that is smaller. */
   readonly encoding?: FetchFrame["encoding"] | undefined;
-  /** Chunks that were encoded before: `read` is asked for one that is not kept. */
+  /** Chunks that were so encoded before, by digest: `read` is asked for one that is not kept. */
   readonly kept?: KeptItems | undefined;
   readonly onFailed?: ((error: unknown) => void) | undefined;
 }
 
 export interface KeptItems {
-  peek(key: string): EncodedItem | undefined;
+  peek(digest: Digest): EncodedItem | undefined;
   get(key: string, read: () => Promise<EncodedItem | undefined>): Promise<EncodedItem | undefined>;
 }
 
@@ -64,52 +65,44 @@ export async function* fetchFrames(
     }
   };
   const readChunk = (digest: Digest): Part | Promise<Part> => {
-    const key = `${encoding} ${digest}`;
-    const item = kept?.peek(key);
+    const item = kept?.peek(digest);
     if (item !== undefined) return { status: "done", item };
     const read = async () => encoded(await store.chunks.get({ digest }), encoding);
-    return attempt(kept === undefined ? read : () => kept.get(key, read));
+    return attempt(kept === undefined ? read : () => kept.get(digest, read));
   };
   const readPart = (range: BlobRange) =>
     attempt(async () => encoded(await readRange(store, range, { signal }), encoding));
-  let index = 0;
-  async function* frames(parts: AsyncIterable<Part>) {
-    for await (const part of parts) {
-      const size = part.status === "done" ? part.item.size : 0;
-      const fits = size <= room || room === FETCH_ANSWER_BYTES_MAX;
-      yield* framesOf(index++, fits ? part : { status: "leftOut" });
-      room = fits ? room - size : 0;
-    }
-  }
-  yield* frames(readAhead(chunks, READ_AHEAD, readChunk, { signal }));
-  // One by one: each may be as long as the whole answer.
-  yield* frames(readAhead(ranges, 1, readPart, { signal }));
-}
-
-/**
- * As inParallel, for reads that never reject but where `signal` ends, most of which are done at
- * once: of 5,000 small items, waiting for each takes most of the time.
- */
-async function* readAhead<T>(
-  items: readonly T[],
-  limit: number,
-  read: (item: T) => Part | Promise<Part>,
-  { signal }: CallOptions,
-): AsyncGenerator<Part, void, undefined> {
   const underWay: (Part | Promise<Part>)[] = [];
-  let next = 0;
-  while (next < items.length || underWay.length > 0) {
-    const item = items[next];
-    if (item !== undefined && underWay.length < limit) {
-      const part = read(item);
-      if (part instanceof Promise) part.catch(() => {});
-      underWay.push(part);
-      next++;
+  const readNext = (next: number): void => {
+    const [digest, range] = [chunks[next], ranges[next - chunks.length]];
+    const part = digest !== undefined ? readChunk(digest) : range && readPart(range);
+    if (part === undefined) return;
+    if (part instanceof Promise) part.catch(() => {});
+    underWay.push(part);
+  };
+  // One loop, which waits only for what is not kept: of 5,000 small items, each generator around it
+  // would take as long as all else.
+  const count = chunks.length + ranges.length;
+  for (let index = 0, next = 0; index < count; index++) {
+    // Ranges one by one: each may be as long as the whole answer.
+    const ahead = next < chunks.length ? READ_AHEAD : 1;
+    while (next < count && underWay.length < ahead) readNext(next++);
+    const first = underWay.shift();
+    const part = first instanceof Promise ? await first : first;
+    signal?.throwIfAborted();
+    if (part?.status === "done" && (part.item.size <= room || room === FETCH_ANSWER_BYTES_MAX)) {
+      room -= part.item.size;
+      const { frames } = part.item;
+      for (let i = 0; i < frames.length; i++) {
+        const frame = frames[i];
+        if (frame === undefined) break;
+        yield { index, status: i + 1 < frames.length ? "more" : "done", ...frame };
+      }
       continue;
     }
-    const first = underWay.shift();
-    signal?.throwIfAborted();
-    if (first !== undefined) yield first instanceof Promise ? await first : first;
+    if (part?.status === "done") room = 0;
+    const status = part === undefined || part.status === "done" ? "leftOut" : part.status;
+    yield { index, status, encoding: "none", bytes: NO_BYTES };
   }
 }
 
@@ -136,17 +129,6 @@ function encoded(
 function compressed(piece: Uint8Array): Uint8Array | undefined {
   const frame = zstdCompress(piece);
   return frame.byteLength < piece.byteLength - piece.byteLength / GAIN_MIN ? frame : undefined;
-}
-
-function* framesOf(index: number, part: Part): Generator<FetchFrame, void, undefined> {
-  if (part.status !== "done") {
-    yield { index, status: part.status, encoding: "none", bytes: new Uint8Array(0) };
-    return;
-  }
-  const { frames } = part.item;
-  for (const [i, frame] of frames.entries()) {
-    yield { index, status: i < frames.length - 1 ? "more" : "done", ...frame };
-  }
 }
 
 async function readRange(
