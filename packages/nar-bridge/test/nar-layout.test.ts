@@ -214,7 +214,7 @@ function lyingBlobs(blobs: BlobService, contents: Buffer): BlobService {
       const stream = async function* () {
         yield new Uint8Array(contents);
       };
-      return { ...reader, stream };
+      return { ...reader, contents: undefined, stream };
     },
   };
 }

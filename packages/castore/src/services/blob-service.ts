@@ -10,6 +10,8 @@ export interface ChunkMeta {
 /** An open blob. Positions and lengths are bytes. */
 export interface BlobReader extends AsyncDisposable {
   readonly size: number;
+  /** All of it, where it is in memory already; not to be changed. */
+  readonly contents?: Uint8Array | undefined;
   /**
    * The bytes [start, end) in order, `end` defaulting to the size; both are clipped at it. Pieces
    * are 1 byte to 1 MiB and belong to the receiver. Several streams may run at once. Rejects

@@ -62,6 +62,7 @@ export function createBytesReader(digest: Digest, bytes: Uint8Array): BlobReader
   };
   return {
     size: bytes.byteLength,
+    contents: bytes,
     async *stream(start, end, { signal } = {}) {
       const range = clipRange(bytes.byteLength, start, end);
       for (let from = range.start; from < range.end; from += PIECE_BYTES_MAX) {

@@ -1,6 +1,6 @@
 import { setMaxListeners } from "node:events";
 import type { CallOptions } from "./byte-source.ts";
-import { cancellable, untilAborted } from "./cancellable.ts";
+import { cancellable } from "./cancellable.ts";
 
 /**
  * The results of `work` on each item, in order, with up to `limit` items under way ahead of the
@@ -19,6 +19,16 @@ export async function* inParallel<T, R>(
   setMaxListeners(0, signal);
   const underWay: Promise<R>[] = [];
   let failed = false;
+  // One listener for all items: one for each costs more than a small item itself.
+  let giveUp: ((reason: unknown) => void) | undefined;
+  const abort = (): void => giveUp?.(signal.reason);
+  signal.addEventListener("abort", abort);
+  const untilAborted = (result: Promise<R>): Promise<R> =>
+    new Promise((resolve, reject) => {
+      giveUp = reject;
+      if (signal.aborted) abort();
+      result.then(resolve, reject);
+    });
   try {
     for await (const item of cancellable(items, signal)) {
       const result = work(item, signal);
@@ -30,12 +40,13 @@ export async function* inParallel<T, R>(
       if (failed) break;
       if (underWay.length < limit) continue;
       const first = underWay.shift();
-      if (first !== undefined) yield await untilAborted(first, signal);
+      if (first !== undefined) yield await untilAborted(first);
     }
     for (let first = underWay.shift(); first !== undefined; first = underWay.shift()) {
-      yield await untilAborted(first, signal);
+      yield await untilAborted(first);
     }
   } finally {
+    signal.removeEventListener("abort", abort);
     stop.abort();
     await Promise.allSettled(underWay);
   }

@@ -1,4 +1,5 @@
 import {
+  type BlobReader,
   type BlobService,
   byteStringText,
   type CallOptions,
@@ -127,8 +128,11 @@ class Layout implements NarLayout {
     for await (const { literal, file, contents } of sections) {
       yield* gathered.copy(literal);
       if (file === undefined) continue;
-      const pieces = contents ?? this.#readFile(file, signal);
-      for await (const piece of pieces) yield* gathered.add(piece);
+      if (contents !== undefined) {
+        for (const piece of contents) yield* gathered.copy(piece);
+        continue;
+      }
+      for await (const piece of this.#readFile(file, signal)) yield* gathered.add(piece);
     }
     yield* gathered.take();
   }
@@ -186,24 +190,42 @@ class Layout implements NarLayout {
   /** The contents of a small file; undefined for a large one or none. */
   async #readSmall({ file }: Section, signal: AbortSignal): Promise<Uint8Array[] | undefined> {
     if (file === undefined || file.end - file.start > SMALL_FILE_BYTES) return undefined;
+    const reader = await this.#open(file, signal);
+    const { contents } = reader;
+    if (contents !== undefined) {
+      await reader.close();
+      return [contents.subarray(file.start, file.end)];
+    }
     const pieces: Uint8Array[] = [];
-    for await (const piece of this.#readFile(file, signal)) pieces.push(piece);
+    for await (const piece of this.#read(reader, file, signal)) pieces.push(piece);
     return pieces;
   }
 
   async *#readFile(
-    { index, node, start, end }: FilePart,
+    file: FilePart,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Uint8Array, void, undefined> {
+    yield* this.#read(await this.#open(file, signal), file, signal);
+  }
+
+  async #open({ index, node }: FilePart, signal: AbortSignal | undefined): Promise<BlobReader> {
     const reader = await this.#blobs.open(node.digest, { signal });
     if (reader === undefined) {
       throw this.#fault("INCOMPLETE", index, `blob ${node.digest} is missing`);
     }
+    if (reader.size === node.size) return reader;
+    await reader.close();
+    const message = `blob ${node.digest} has ${reader.size} bytes, want ${node.size}`;
+    throw this.#fault("CORRUPT", index, message);
+  }
+
+  /** Reads the part, and closes the reader. */
+  async *#read(
+    reader: BlobReader,
+    { index, node, start, end }: FilePart,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Uint8Array, void, undefined> {
     try {
-      if (reader.size !== node.size) {
-        const message = `blob ${node.digest} has ${reader.size} bytes, want ${node.size}`;
-        throw this.#fault("CORRUPT", index, message);
-      }
       let left = end - start;
       for await (const piece of reader.stream(start, end, { signal })) {
         left -= piece.byteLength;
