@@ -1,8 +1,9 @@
 import { createReadStream } from "node:fs";
-import { ingestTree } from "@castore/castore";
+import { ingestTree, type Node } from "@castore/castore";
 import { createNarHasher, ingestNar } from "@castore/nar-bridge";
 import type { Command } from "commander";
 import { printImported } from "./print.ts";
+import { createRateProgress } from "./progress.ts";
 import { openServices } from "./remote-store.ts";
 import type { StoreOptions } from "./stack.ts";
 import { serviceCommand } from "./store-command.ts";
@@ -16,9 +17,17 @@ export function importCommand(): Command {
     await using opened = await openServices(command.opts<StoreOptions>());
     const { services } = opened;
     for (const path of paths) {
-      const visitor = createNarHasher();
-      const node = await ingestTree(path, { ...services, visitor });
-      printImported(path, node, visitor.finish());
+      const hasher = createNarHasher();
+      let node: Node;
+      {
+        using progress = createRateProgress(path);
+        const contents = (piece: Uint8Array) => {
+          progress.add(piece.byteLength);
+          hasher.contents?.(piece);
+        };
+        node = await ingestTree(path, { ...services, visitor: { ...hasher, contents } });
+      }
+      printImported(path, node, hasher.finish());
     }
   });
 }
@@ -31,7 +40,14 @@ export function importNarCommand(): Command {
   return command.action(async (file: string) => {
     await using opened = await openServices(command.opts<StoreOptions>());
     const source = file === "-" ? process.stdin : createReadStream(file);
-    const ingested = await ingestNar(source, opened.services);
+    const counted = async function* () {
+      using progress = createRateProgress(file === "-" ? "standard input" : file);
+      for await (const piece of source) {
+        progress.add(piece.byteLength);
+        yield piece;
+      }
+    };
+    const ingested = await ingestNar(counted(), opened.services);
     printImported(file, ingested.node, ingested);
   });
 }

@@ -71,3 +71,26 @@ export function createByteProgress(): ByteProgress {
     },
   };
 }
+
+/** As `createProgress`, for bytes of which the end is not known; `add` counts them. */
+export function createRateProgress(title: string): { add(bytes: number): void } & Disposable {
+  if (!process.stderr.isTTY) return { add() {}, [Symbol.dispose]() {} };
+  const format = `${title} {bytes} · {rate}/s`;
+  const bar = new cliProgress.SingleBar({ format, stream: process.stderr, hideCursor: true });
+  const startMs = Date.now();
+  let bytes = 0;
+  const payload = () => {
+    const seconds = Math.max((Date.now() - startMs) / 1000, 0.1);
+    return { bytes: formatBytes(bytes), rate: formatBytes(Math.round(bytes / seconds)) };
+  };
+  bar.start(0, 0, payload());
+  return {
+    add(more) {
+      bytes += more;
+      bar.update(0, payload());
+    },
+    [Symbol.dispose]() {
+      bar.stop();
+    },
+  };
+}
