@@ -1,10 +1,10 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
+import { hexExample, hexExampleNames } from "../../../test/support/doc-examples.ts";
 import { digestOf } from "../src/model/digest.ts";
 import { decodeDirectory, encodeDirectory } from "../src/model/directory-codec.ts";
 import { decodeNode, encodeNode } from "../src/model/node-codec.ts";
 import { createNormalForm, createNormalizer, denormalize } from "../src/recipes/normal-form.ts";
-import { hexExample, hexExampleNames } from "./doc-examples.ts";
 import { vector, vectors } from "./vectors.ts";
 
 const example = (name: string) => hexExample("format.md", name);

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { hexExample, hexExampleNames } from "../../../test/support/doc-examples.ts";
 import { decodeClosureRequest, encodeClosureRequest } from "../src/fetching/closure-request.ts";
 import {
   decodeFetchAnswer,
@@ -10,7 +11,6 @@ import { decodeFetchRequest, encodeFetchRequest } from "../src/fetching/fetch-re
 import { digestOf } from "../src/model/digest.ts";
 import { decodeRecipe, encodeRecipe } from "../src/recipes/recipe-codec.ts";
 import { join } from "./blob-service-suite.ts";
-import { hexExample, hexExampleNames } from "./doc-examples.ts";
 
 const example = (name: string) => hexExample("protocol.md", name);
 const named = (text: string) => digestOf(Buffer.from(text));
