@@ -16,10 +16,16 @@ const runWhatShips = {
   },
 };
 
+/** Tests that take virtual machines run on their own: npm run test:machines. */
+const machines = "test/machines/**/*.test.ts";
+const others = ["packages/*/test/**/*.test.ts", "test/**/*.test.ts", "bench/*.test.ts"];
+const isMachines = process.env.CASTORE_TESTS === "machines";
+
 export default defineConfig({
   plugins: [runWhatShips],
   test: {
-    include: ["packages/*/test/**/*.test.ts", "test/**/*.test.ts", "bench/*.test.ts"],
+    include: isMachines ? [machines] : others,
+    exclude: ["**/node_modules/**", ...(isMachines ? [] : [machines])],
     server: { deps: { external: [/\/packages\/[^/]+\/dist\//] } },
     globalSetup: ["packages/castore/kernel/build.js"],
     testTimeout: 60_000,

@@ -11,7 +11,7 @@ export interface CastoreOptions {
   readonly cwd?: string;
 }
 
-/** `castore bridge` or `castore serve` as a child. Disposal kills it if it still runs. */
+/** A server of castore as a child. Disposal kills it if it still runs. */
 export interface CastoreProcess extends AsyncDisposable {
   /** http://127.0.0.1:PORT, as its first line on stdout says. */
   readonly url: string;
@@ -35,17 +35,21 @@ const SAMPLE_MS = 20;
 
 /** Resolves once it listens. A port of its own and a home of its own, unless `args` say more. */
 export async function startCastore(
-  command: "bridge" | "serve",
+  command: "bridge" | "serve" | "netboot serve",
   args: readonly string[],
   options: CastoreOptions = {},
 ): Promise<CastoreProcess> {
   const home = mkdtempSync(join(tmpdir(), "castore-home-"));
   const listen = args.includes("--listen") ? [] : ["--listen", "127.0.0.1:0"];
-  const child = spawn(process.execPath, [castoreProgram(), command, ...listen, ...args], {
-    cwd: options.cwd ?? home,
-    env: environment(home, options.env),
-    stdio: ["ignore", "pipe", "pipe"],
-  });
+  const child = spawn(
+    process.execPath,
+    [castoreProgram(), ...command.split(" "), ...listen, ...args],
+    {
+      cwd: options.cwd ?? home,
+      env: environment(home, options.env),
+      stdio: ["ignore", "pipe", "pipe"],
+    },
+  );
   const written = { stdout: "", stderr: "" };
   for (const stream of ["stdout", "stderr"] as const) {
     child[stream]?.setEncoding("utf8").on("data", (text: string) => {

@@ -18,11 +18,13 @@ export interface ChromiumOptions {
   readonly width?: number;
   readonly height?: number;
   readonly colorScheme?: "light" | "dark";
+  /** The one host that pages may reach. */
+  readonly host?: string;
 }
 
 /**
  * Debian's Chromium without a screen, spoken to over its debugging pipe: one page. Disposal kills
- * it. It resolves no host name, so that a page can reach nothing.
+ * it. It resolves no host name but the one that is allowed, so that a page can reach nothing else.
  */
 export class Chromium implements AsyncDisposable {
   /** Exceptions, console errors and violations of the page's policy, as they come. */
@@ -38,7 +40,7 @@ export class Chromium implements AsyncDisposable {
 
   static async start(options: ChromiumOptions = {}): Promise<Chromium> {
     const { width = 1100, height = 900, colorScheme = "light" } = options;
-    const chromium = new Chromium();
+    const chromium = new Chromium(options.host);
     const { targetId } = await chromium.#call("Target.createTarget", { url: "about:blank" });
     const attached = await chromium.#call("Target.attachToTarget", { targetId, flatten: true });
     chromium.#session = String(attached.sessionId);
@@ -52,12 +54,13 @@ export class Chromium implements AsyncDisposable {
     return chromium;
   }
 
-  private constructor() {
+  private constructor(host: string | undefined) {
+    const rules = `MAP * ~NOTFOUND${host === undefined ? "" : `, EXCLUDE ${host}`}`;
     this.#home = mkdtempSync(join(tmpdir(), "castore-chromium-"));
     const flags = [
       ...["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
       ...["--remote-debugging-pipe", "--no-first-run", "--disable-background-networking"],
-      ...["--host-resolver-rules=MAP * ~NOTFOUND", `--user-data-dir=${this.#home}`],
+      ...[`--host-resolver-rules=${rules}`, `--user-data-dir=${this.#home}`],
     ];
     this.#child = spawn("chromium", [...flags, "about:blank"], {
       stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { rm } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { repositoryRoot } from "./repository-root.ts";
@@ -71,6 +71,8 @@ export interface NixWorld extends AsyncDisposable {
   substitute(paths: readonly string[], options: SubstituteOptions): Promise<NixStore>;
   /** The reference closure of `paths`, sorted by path. */
   pathInfos(store: string, paths: readonly string[]): Promise<readonly PathInfo[]>;
+  /** The public half of the key in a file, `name:base64`. */
+  publicKeyOf(secretKeyFile: string): Promise<string>;
   /** A fresh name below `directory`; nothing is made. */
   temporary(name: string): string;
 }
@@ -115,6 +117,7 @@ export async function createNixWorld(): Promise<NixWorld> {
     run,
     attempt,
     temporary,
+    publicKeyOf: async (file) => publicKeyOf(await readFile(file, "utf8")),
     async build(attribute, args = {}) {
       const expression = join(repositoryRoot(), "test/support/closure.nix");
       const named = Object.entries(args).flatMap(([key, value]) => ["--argstr", key, value]);

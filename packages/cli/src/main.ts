@@ -28,6 +28,11 @@ const COMMANDS: readonly (readonly [
   ],
   ["umount", "take a mount away", async () => (await import("./mount-command.ts")).umountCommand()],
   [
+    "netboot",
+    "boot machines whose store is mounted from a cache",
+    async () => (await import("./netboot-command.ts")).netbootCommand(),
+  ],
+  [
     "substitute",
     "fetch store paths and all they refer to, without Nix",
     async () => (await import("./substitute-command.ts")).substituteCommand(),

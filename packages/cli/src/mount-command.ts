@@ -1,12 +1,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import {
   CastoreError,
   digestOf,
   EMPTY_DIGEST,
-  localDirectContent,
   type Node,
   type PathComponent,
   pathComponentOfText,
@@ -24,14 +23,18 @@ import {
   LazyBlobs,
   LazyPaths,
   parseAbsoluteStorePath,
+  type StorePath,
   type StoreRootNodes,
   storePathHash,
 } from "@castore/nar-bridge";
 import { Command, Option } from "commander";
+import { boundedContents, heldContents } from "./bounded-contents.ts";
 import { addUpstreamOptions } from "./bridge-command.ts";
 import { NixDatabase } from "./nix-database.ts";
+import { patientBlobs } from "./patient-blobs.ts";
+import { writeRegistration } from "./registration.ts";
 import { logLine } from "./run-server.ts";
-import { collect, parseSeconds } from "./settings.ts";
+import { collect, defaultStorePath, parseSeconds, parseSize } from "./settings.ts";
 import {
   openCache,
   openSubstituter,
@@ -51,12 +54,21 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly kernel?: boolean;
   readonly pathsFrom?: string;
   readonly nixDb?: string;
+  readonly registration?: string;
+  readonly contentsMaxSize?: number;
+  readonly patient?: boolean;
   readonly trace?: string;
   readonly prefetch?: string;
   readonly background?: boolean;
   readonly serveInherited?: boolean;
 }
 
+/** Below the local store: a store of its own for contents that may go. */
+const CONTENTS = "contents";
+/** Of contents in memory where the contents in the store are limited. */
+const BLOCKS_BYTES = 8 << 20;
+/** How soon --patient asks a server again that failed. */
+const PATIENT_REST_MS = 2_000;
 /** For the process that serves a mount which its parent holds. */
 const SERVE_INHERITED = "--serve-inherited";
 
@@ -78,6 +90,13 @@ export function mountCommand(): Command {
     .option("--kernel", "with the kernel as file system: a fixed set, named by --paths-from (root)")
     .option("--paths-from <file>", "store paths for --kernel and --nix-db, with all below them")
     .option("--nix-db <dir>", "register what is mounted with the Nix whose NIX_STATE_DIR this is")
+    .option("--registration <file>", "write there what nix-store --load-db takes of --paths-from")
+    .option(
+      "--contents-max-size <size>",
+      "keep about so much of files that come one by one; fetch again what is needed again",
+      parseSize,
+    )
+    .option("--patient", "try again for ever what cannot be had; for a mount that is a system")
     .option("--trace <file>", "append to it what is touched, in order")
     .option("--prefetch <file>", "load ahead what a trace names")
     .option("--background", "return once it is mounted")
@@ -128,6 +147,7 @@ async function serveMount(mountpoint: string, options: MountCommandOptions): Pro
   for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => {});
   await using stores = await openMountStores(mountpoint, options);
   const { shared, nixDatabase } = stores;
+  await register(stores, options);
   const named = options.pathsFrom === undefined ? [] : await readPaths(options.pathsFrom);
   // Before the first request is answered, so before the command says that it is mounted.
   await nixDatabase?.register([...named, ...(await heldNames(shared.roots))]);
@@ -153,7 +173,9 @@ async function serveByKernel(mountpoint: string, options: MountCommandOptions): 
   const names = await readPaths(options.pathsFrom);
   await using stores = await openMountStores(mountpoint, options);
   const { shared, nixDatabase } = stores;
-  const mount = await mountKernel({ ...shared, mountpoint, names, over: options.over });
+  const { over, trace, prefetch } = options;
+  const mount = await mountKernel({ ...shared, mountpoint, names, over, trace, prefetch });
+  await register(stores, options);
   endOnSignal(mount);
   await nixDatabase?.register(names);
   process.stdout.write(`castore mount serves ${mountpoint}\n`);
@@ -175,27 +197,46 @@ async function heldNames(roots: RootNodes): Promise<PathComponent[]> {
   return names;
 }
 
+type MountStores = Awaited<ReturnType<typeof openMountStores>>;
+
+/** Writes the registration of what --paths-from names, with what it refers to, where asked for. */
+async function register(stores: MountStores, options: MountCommandOptions): Promise<void> {
+  const { registration, pathsFrom } = options;
+  if (registration === undefined) return;
+  if (pathsFrom === undefined) {
+    throw new CastoreError("INVALID", "--registration: --paths-from says of what");
+  }
+  const names = await stores.shared.roots.closure(await readPaths(pathsFrom));
+  await writeRegistration(registration, names, stores.find);
+}
+
 /** What both ways of mounting need. */
 async function openMountStores(mountpoint: string, options: MountCommandOptions) {
   const opened = await openCache({ ...options, unleasedMs: UNLEASED_MS });
-  const stack = await openSubstituter(opened, options, logLine);
+  const restMsMax = options.patient === true ? { restMsMax: PATIENT_REST_MS } : {};
+  const stack = await openSubstituter(opened, { ...options, ...restMsMax }, logLine);
   const { store, pathInfos } = opened;
   const { substituter, trustedKeys } = stack;
   const log = logLine;
   const lazyPaths = new LazyPaths({ store, pathInfos, substituter, trustedKeys, log });
-  const blobs = new LazyBlobs({ store, paths: lazyPaths, substituter, log });
+  const { contentsMaxSize: sizeMax } = options;
+  const contents =
+    sizeMax === undefined
+      ? heldContents(store)
+      : await boundedContents(store, join(options.store ?? defaultStorePath(), CONTENTS), sizeMax);
+  const blobs = new LazyBlobs({ store: contents, paths: lazyPaths, substituter, log });
   const pin = `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`;
   const storeRoots = createStoreRootNodes({
     ...{ store, pathInfos, substituter, lazyPaths, pin },
   });
+  const find = (storePath: StorePath) => substituter.narInfo(storePathHash(storePath));
   const nixDatabase =
     options.nixDb === undefined
       ? undefined
       : new NixDatabase({
           stateDir: resolve(options.nixDb),
           name: `castore-${pin}`,
-          find: (storePath) => substituter.narInfo(storePathHash(storePath)),
-          log,
+          ...{ find, log },
         });
   const roots: StoreRootNodes = {
     ...storeRoots,
@@ -208,19 +249,22 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   const shared = {
     roots,
     directories: store.directories,
-    blobs,
-    content: localDirectContent(store),
+    blobs: options.patient === true ? patientBlobs(blobs, log) : blobs,
+    content: contents.content,
     extraRoots: [[LINKS, EMPTY_DIRECTORY]] as const,
     timeoutMs: options.timeout * 1000,
+    // Where room is short, the store and the kernel keep enough.
+    cacheBytesMax: sizeMax === undefined ? undefined : BLOCKS_BYTES,
     log,
   };
   const close = async () => {
     await blobs.idle();
     await lazyPaths.prove();
     await stack[Symbol.asyncDispose]();
+    await contents[Symbol.asyncDispose]();
     await opened[Symbol.asyncDispose]();
   };
-  return { shared, nixDatabase, [Symbol.asyncDispose]: close };
+  return { shared, nixDatabase, find, [Symbol.asyncDispose]: close };
 }
 
 /** Takes a mount away when this process is told to end. */

@@ -112,7 +112,8 @@ export class NixDatabase {
 }
 
 /** As `nix-store --dump-db` writes it. */
-function registrationOf(narInfo: NarInfo): string {
+/** One path in the format of `nix-store --dump-db`. */
+export function registrationOf(narInfo: NarInfo): string {
   const { storePath, storeDir, narHash, narSize, deriver, references } = narInfo;
   const path = (of: StorePath): string => formatStorePath(of, storeDir);
   const lines = [

@@ -11,7 +11,7 @@ export function logLine(line: string): void {
  * it cleanly within STOP_MS_MAX.
  */
 export async function runServer(
-  name: "bridge" | "serve",
+  name: "bridge" | "serve" | "netboot serve",
   server: { close(): Promise<void> },
   start: () => Promise<string>,
 ): Promise<void> {

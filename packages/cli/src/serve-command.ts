@@ -71,7 +71,17 @@ async function runServe(options: ServeOptions): Promise<void> {
   await (isRemote ? serveServices(options) : serveLocalStore(options));
 }
 
-async function serveLocalStore(options: ServeOptions): Promise<void> {
+/** A command that serves more than a cache. */
+interface Extension {
+  readonly name: "serve" | "netboot serve";
+  readonly extend: (server: ReturnType<typeof createCacheServer>) => void;
+}
+
+/** Serves a local store, and what the extension adds to the server, until it is told to end. */
+export async function serveLocalStore(
+  options: ServeOptions,
+  { name, extend }: Extension = { name: "serve", extend: () => {} },
+): Promise<void> {
   const signingKeys = (await readKeys(options.signingKey)).map((text) => SecretKey.parse(text));
   const rootTexts = await readKeys(options.rootSigningKey);
   const rootSigningKeys = rootTexts.map((text) => RootSigningKey.parse(text));
@@ -88,8 +98,9 @@ async function serveLocalStore(options: ServeOptions): Promise<void> {
     upgrade: options.upgrade,
     rootKeys: rootSigningKeys.map(({ publicKey }) => publicKey.text),
   });
+  extend(server);
   const { chunks } = store;
-  await run(options, server, createCacheGrpcServer({ ...shared, services: store, chunks }));
+  await run(name, options, server, createCacheGrpcServer({ ...shared, services: store, chunks }));
 }
 
 /** A server that keeps nothing but what near caches; over HTTP it is only read. */
@@ -105,10 +116,11 @@ async function serveServices(options: ServeOptions): Promise<void> {
     : openCachedServices(options, far));
   const { services, pathInfos } = opened;
   const shared = { services, pathInfos, storeDir: NIX_STORE_DIR, log: logLine };
-  await run(options, createReadOnlyCacheServer(shared), createCacheGrpcServer(shared));
+  await run("serve", options, createReadOnlyCacheServer(shared), createCacheGrpcServer(shared));
 }
 
 async function run(
+  name: Extension["name"],
   { listen: address, grpcListen }: ServeOptions,
   server: ReturnType<typeof createCacheServer>,
   grpc: GrpcServer,
@@ -116,7 +128,7 @@ async function run(
   const close = async (): Promise<void> => {
     await Promise.all([server.close(), grpc.close(GRPC_GRACE_MS)]);
   };
-  await runServer("serve", { close }, async () => {
+  await runServer(name, { close }, async () => {
     if (grpcListen !== undefined) logLine(`gRPC on ${await listenGrpc(grpc, grpcListen)}`);
     return await listen(server, address);
   });

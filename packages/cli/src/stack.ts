@@ -84,6 +84,8 @@ export interface UpstreamOptions {
   readonly upgrade?: UpgradeMode;
   readonly upgradeOrigins?: readonly string[];
   readonly fromNixConfig?: boolean;
+  /** The longest that an upstream, or its server, is left alone after it failed. */
+  readonly restMsMax?: number;
 }
 
 export interface SubstituterStack extends AsyncDisposable {
@@ -130,6 +132,7 @@ export async function openSubstituter(
     upstreams: sharing,
     accept: (narInfo) => trustedKeys.trusts(narInfo) !== undefined || "no trusted signature",
     storeDir,
+    restMsMax: options.restMsMax,
     onRest: ({ url }, event) => log(`${url.href}: ${describeRest(event)}`),
   });
   const castoreWays = new CastoreWays({
@@ -139,6 +142,7 @@ export async function openSubstituter(
     companions: parseCompanions(options.castoreFor ?? []),
     log,
     onRest: ({ host }) => metrics.castoreRests.inc({ host }),
+    restMsMax: options.restMsMax,
     onTransfer: ({ host }, { requests, bytes }) => {
       received += bytes;
       metrics.upstreamRequests.inc({ host }, requests);

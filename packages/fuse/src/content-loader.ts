@@ -12,7 +12,7 @@ import { type InodeTable, TYPE } from "./inode-table.ts";
 const BLOCK_BYTES = 128 << 10;
 /** Most blocks ahead of a program that reads in order; it starts with one and doubles. */
 const AHEAD_BLOCKS_MAX = 64;
-/** Most bytes of blocks that are kept; the kernel's page cache holds what was answered. */
+/** Bytes of blocks that are kept unless told; the kernel's page cache holds what was answered. */
 const CACHE_BYTES_MAX = 64 << 20;
 /** Files of a directory up to this size are fetched together, up to so many bytes in all. */
 const SMALL_FILE_BYTES_MAX = 16 << 10;
@@ -24,6 +24,8 @@ export interface ContentLoaderOptions {
   readonly blobs: Pick<BlobService, "open">;
   /** Ends everything that is under way. */
   readonly signal: AbortSignal;
+  /** Most bytes of blocks that are kept. */
+  readonly cacheBytesMax?: number | undefined;
 }
 
 interface Block {
@@ -47,15 +49,17 @@ export class ContentLoader {
   readonly #table: InodeTable;
   readonly #blobs: Pick<BlobService, "open">;
   readonly #signal: AbortSignal;
+  readonly #cacheBytesMax: number;
   /** By digest and number; the order is that of use. */
   readonly #blocks = new Map<string, Block>();
   readonly #patterns = new Map<Digest, Pattern>();
   #cached = 0;
 
-  constructor(table: InodeTable, { blobs, signal }: ContentLoaderOptions) {
+  constructor(table: InodeTable, { blobs, signal, cacheBytesMax }: ContentLoaderOptions) {
     this.#table = table;
     this.#blobs = blobs;
     this.#signal = signal;
+    this.#cacheBytesMax = cacheBytesMax ?? CACHE_BYTES_MAX;
   }
 
   /** The bytes of the range in order, as views that are not to be changed. */
@@ -193,7 +197,7 @@ export class ContentLoader {
     block.size = size;
     this.#cached += size;
     for (const [oldest, { size: freed }] of this.#blocks) {
-      if (this.#cached <= CACHE_BYTES_MAX) break;
+      if (this.#cached <= this.#cacheBytesMax) break;
       if (freed === 0 || oldest === key) continue; // on its way
       this.#blocks.delete(oldest);
       this.#cached -= freed;

@@ -10,3 +10,4 @@ export {
   type SupervisorOptions,
   superviseMount,
 } from "./supervisor.ts";
+export { formatTouch, parseTrace, type Touch } from "./trace.ts";

@@ -34,6 +34,9 @@ export interface KernelMountOptions
     | "extraRoots"
     | "over"
     | "timeoutMs"
+    | "cacheBytesMax"
+    | "trace"
+    | "prefetch"
     | "log"
   > {
   /** What to mount, with all that it needs. */

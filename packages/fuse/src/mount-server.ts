@@ -32,11 +32,11 @@ export class MountServer {
   readonly #end = new AbortController();
 
   constructor({ descriptor, abandon }: FuseMount, table: InodeWriter, options: MountOptions) {
-    const { roots, directories, blobs, log = () => {} } = options;
+    const { roots, directories, blobs, cacheBytesMax, log = () => {} } = options;
     const { signal } = this.#end;
     const answerOptions = answerOptionsOf(options);
     const tree = new TreeLoader(table, { roots, directories, signal });
-    const contents = new ContentLoader(table, { blobs, signal });
+    const contents = new ContentLoader(table, { blobs, signal, cacheBytesMax });
     this.#notifier = new Notifier(descriptor);
     this.#misses = new MissServer({
       descriptor,

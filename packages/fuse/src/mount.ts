@@ -48,6 +48,8 @@ export interface MountOptions {
    * Default 60 s.
    */
   readonly timeoutMs?: number | undefined;
+  /** Most bytes of contents that are kept in memory. Default 64 MiB. */
+  readonly cacheBytesMax?: number | undefined;
   /** A file in which to record what is touched, in order. */
   readonly trace?: string | undefined;
   /** A file that `trace` wrote: what it names is loaded ahead of demand. */

@@ -253,6 +253,7 @@ export { CastoreWays, type CastoreWaysOptions } from "./substitution/castore-way
 export { type SubstitutedPath, substituteClosure } from "./substitution/closure-substitution.ts";
 export { LazyBlobs, type LazyBlobsOptions } from "./substitution/lazy-blobs.ts";
 export { type BlobSource, LazyPaths, type LazyPathsOptions } from "./substitution/lazy-paths.ts";
+export type { ContentsStore } from "./substitution/lazy-ranges.ts";
 export type { UpgradeMode } from "./substitution/nar-sources.ts";
 export { type PathCost, PathCosts } from "./substitution/path-cost.ts";
 export type { NarWay } from "./substitution/price-list.ts";

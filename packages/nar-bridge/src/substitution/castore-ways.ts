@@ -30,6 +30,8 @@ export interface CastoreWaysOptions {
   readonly onTransfer?: ((server: URL, cost: TransferCost) => void) | undefined;
   /** Told when a castore server begins to be left alone after a failure. */
   readonly onRest?: ((server: URL) => void) | undefined;
+  /** The longest that a server that failed is left alone. Default 10 min. */
+  readonly restMsMax?: number | undefined;
 }
 
 /** Finds the castore server for each upstream: its companion, or the one that it advertises. */
@@ -105,6 +107,7 @@ export class CastoreWays implements Disposable {
       way = new CastoreWay({
         endpoint,
         directories: store.directories,
+        restMsMax: this.#options.restMsMax,
         onRest: (ms, reason) => this.#rests(`castore at ${base.href}`, base, ms, reason),
       });
       this.#ways.set(base.href, way);
@@ -125,6 +128,7 @@ export class CastoreWays implements Disposable {
       connectMs: grpcConnectMs,
       link: () => http.link(url),
       onTransfer: (cost) => onTransfer?.(url, cost),
+      restMsMax: this.#options.restMsMax,
       onRest: (ms, reason) => this.#rests(`gRPC at ${origin}`, url, ms, reason),
     });
     this.#snixWays.set(origin, way);

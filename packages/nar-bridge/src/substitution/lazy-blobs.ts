@@ -7,18 +7,17 @@ import {
   type ChunkPlan,
   type Digest,
   isCastoreError,
-  type LocalStore,
   type OpenBlobOptions,
   type RecipeChunk,
 } from "@castore/castore";
 import type { Log } from "../log.ts";
 import { GatheredFetches } from "./gathered-fetches.ts";
 import type { BlobSource, LazyPaths } from "./lazy-paths.ts";
-import { LazyRanges } from "./lazy-ranges.ts";
+import { type ContentsStore, LazyRanges } from "./lazy-ranges.ts";
 import type { Substituter } from "./substituter.ts";
 
 export interface LazyBlobsOptions {
-  readonly store: LocalStore;
+  readonly store: ContentsStore;
   readonly paths: LazyPaths;
   /** For a blob that no castore server gives: its path is then fetched whole. */
   readonly substituter: Pick<Substituter, "substitute">;

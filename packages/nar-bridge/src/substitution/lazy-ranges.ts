@@ -1,4 +1,5 @@
 import {
+  type BlobService,
   type CallOptions,
   CastoreError,
   type Digest,
@@ -25,8 +26,14 @@ const BLOBS_MAX = 4_096;
 /** Chunks that wait for the disk; what comes beyond that is not kept. */
 const KEEPING_MAX = 32;
 
+/** Where contents are looked for, and where what was fetched is kept as long as there is room. */
+export interface ContentsStore {
+  readonly blobs: Pick<BlobService, "open" | "put">;
+  readonly chunks: LocalStore["chunks"];
+}
+
 export interface LazyRangesOptions {
-  readonly store: LocalStore;
+  readonly store: ContentsStore;
   readonly fetches: GatheredFetches;
   /** Told once all chunks of a blob have been here. */
   readonly onWhole: (source: BlobSource) => void;

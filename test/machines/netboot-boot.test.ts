@@ -1,0 +1,164 @@
+import { createHash } from "node:crypto";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type CastoreProcess, runCastore, startCastore } from "../support/castore-process.ts";
+import { Chromium } from "../support/chromium.ts";
+import { createNixWorld, type NixWorld } from "../support/nix-world.ts";
+import { repositoryRoot } from "../support/repository-root.ts";
+import {
+  MACHINE_NAME,
+  machineParts,
+  startMachine,
+  type VirtualMachine,
+} from "../support/virtual-machine.ts";
+
+/** A boot under software emulation takes 40 s on a quiet machine, minutes on a busy one. */
+const BOOT_MS = 1_000_000;
+const BALLAST_BYTES = 40_000_000;
+
+interface MachineStatus {
+  readonly name: string;
+  readonly stage: string;
+  readonly bootBytes: number;
+  readonly storeBytes: number;
+  readonly storeRequests: number;
+}
+
+describe("a machine that boots from castore netboot serve", () => {
+  const { kernel, modules, debs, logs } = machineParts();
+  let world: NixWorld;
+  let server: CastoreProcess;
+  let machine: VirtualMachine;
+  let system: string;
+  let boot: string;
+  let startServer: (port: string) => Promise<CastoreProcess>;
+
+  beforeAll(async () => {
+    world = await createNixWorld();
+    const expression = join(repositoryRoot(), "test/support/machine-system.nix");
+    const args = ["--argstr", "debs", debs, "--argstr", "ballast", `${BALLAST_BYTES}`];
+    const build = ["--no-out-link", expression, "-A", "system", "--store", world.store.uri];
+    system = (await world.run("nix-build", [...build, ...args])).stdout.trim();
+    const rootKey = world.temporary("root-key");
+    const secret = await world.run("nix", ["key", "generate-secret", "--key-name", "root-1"]);
+    await writeFile(rootKey, secret.stdout, { mode: 0o600 });
+    const rootPublicKey = await world.publicKeyOf(rootKey);
+    boot = world.temporary("boot");
+    const from = ["--kernel", kernel, "--modules", modules, "--compression", "1"];
+    const keys = ["--trusted-public-key", world.publicKey, "--trusted-root-key", rootPublicKey];
+    const built = await runCastore([
+      ...["netboot", "build", "--system", system, ...from, ...keys, "--out", boot],
+    ]);
+    expect(built).toMatchObject({ code: 0, stderr: "" });
+    const configurations = world.temporary("machines");
+    await mkdir(configurations);
+    const lines = ["hostname=vm", "init=/nix/store/elsewhere/init", "public-key=x:y"];
+    await writeFile(join(configurations, "52-54-00-12-34-56.conf"), lines.join("\n"));
+    const store = ["--store", world.temporary("castore"), "--root-signing-key", rootKey];
+    startServer = (port) =>
+      startCastore("netboot serve", [
+        ...["--boot", boot, "--machines", configurations, "--listen", `127.0.0.1:${port}`],
+        ...["--command-line", "console=ttyS0 quiet", "--signing-key", world.secretKeyFile],
+        ...store,
+      ]);
+    server = await startServer("0");
+    const to = `${server.url}?compression=none`;
+    await world.run("nix", ["copy", "--store", world.store.uri, "--to", to, system]);
+    machine = await startMachine({
+      script: `${server.url}/boot.ipxe`,
+      log: join(logs, "netboot-machine.log"),
+    });
+  }, BOOT_MS);
+
+  afterAll(async () => {
+    await machine?.[Symbol.asyncDispose]();
+    await server?.[Symbol.asyncDispose]();
+    await world?.[Symbol.asyncDispose]();
+  });
+
+  async function status(): Promise<MachineStatus | undefined> {
+    const answer = await fetch(`${server.url}/boot/machines`);
+    const machines = (await answer.json()) as MachineStatus[];
+    return machines.find(({ name }) => name === MACHINE_NAME);
+  }
+
+  it("comes up: python in it answers over HTTP", { timeout: BOOT_MS }, async () => {
+    expect(await machine.answer("/")).toContain("Directory listing for /");
+    expect(machine.console).toContain(`castore: boots ${system}/init`);
+  });
+
+  it("was sent the closure's files that it looked at, and not the rest", async () => {
+    const { storeBytes = 0, bootBytes = 0, stage } = (await status()) ?? {};
+    expect(stage).toBe(`starts ${system}/init`);
+    expect(bootBytes).toBeGreaterThan(30_000_000);
+    expect(storeBytes).toBeGreaterThan(5_000_000);
+    expect(storeBytes).toBeLessThan(BALLAST_BYTES / 2);
+  });
+
+  it("took neither another system nor a key from its configuration", async () => {
+    expect(machine.console).toContain("init=/nix/store/elsewhere/init is not in");
+    expect(machine.console).toMatch(/refused of .*: public-key/);
+  });
+
+  it("finds the registration of its closure, as the real Nix has it", async () => {
+    const { stdout } = await world.run("nix-store", ["--store", world.store.uri, "-qR", system]);
+    const paths = stdout.trim().split("\n");
+    const dump = await world.run("nix-store", ["--store", world.store.uri, "--dump-db", ...paths]);
+    const registration = await machine.answer("/castore/registration");
+    expect(records(registration)).toEqual(records(dump.stdout));
+  });
+
+  it("stands on the page of the server, in a browser", async () => {
+    await using chromium = await Chromium.start({ host: "127.0.0.1" });
+    await chromium.open(`${server.url}/boot/`);
+    const cells = "[...document.querySelectorAll('tbody td')].map((it) => it.textContent)";
+    const shown = () => chromium.evaluate<string[]>(cells);
+    await expect.poll(shown, { timeout: 60_000 }).toContain(MACHINE_NAME);
+    expect(await shown()).toContain(`starts ${system}/init`);
+    expect(chromium.complaints).toEqual([]);
+  });
+
+  it("keeps its store in a process that systemd and the kernel spare", async () => {
+    const each = "case $(head -c 8 $p/cmdline) in @castore) echo $p;; esac";
+    const of = `for p in /proc/[0-9]*; do ${each}; done`;
+    const [first = ""] = (await machine.run(of)).trim().split("\n");
+    expect(await machine.run(`cat ${first}/oom_score_adj`)).toBe("-1000\n");
+    const status = await machine.run(`grep -E '^(RssAnon|RssShmem):' ${first}/status`);
+    const kib = [...status.matchAll(/(\d+) kB/g)].reduce((sum, [, n]) => sum + Number(n), 0);
+    expect(kib).toBeGreaterThan(10_000);
+    expect(kib).toBeLessThan(200 * 1024);
+  });
+
+  it("goes on after a restart of its network", async () => {
+    await machine.run("ip link set eth0 down; sleep 1; ip link set eth0 up");
+    expect(await machine.run(`sha256sum < ${cold("libexpat1")}`)).toContain(await sum("libexpat1"));
+  });
+
+  /** A file that nothing has read yet. */
+  function cold(name: string): string {
+    return `${system}/usr/share/doc/${name}/copyright`;
+  }
+
+  async function sum(name: string): Promise<string> {
+    const packages = (await world.pathInfos(world.store.uri, [system])).map(({ path }) => path);
+    const path = packages.find((it) => it.endsWith(`-${name}`)) ?? "";
+    const file = join(world.store.fileOf(path), `usr/share/doc/${name}/copyright`);
+    return createHash("sha256")
+      .update(await readFile(file))
+      .digest("hex");
+  }
+});
+
+/** Names, sizes and references of a registration; hashes may be written in several ways. */
+function records(text: string): Map<string, unknown> {
+  const lines = text.split("\n");
+  const found = new Map<string, unknown>();
+  for (let at = 0; at + 4 < lines.length; ) {
+    const count = Number(lines[at + 4]);
+    const references = lines.slice(at + 5, at + 5 + count).sort();
+    found.set(lines[at] ?? "", { size: lines[at + 2], references });
+    at += 5 + count;
+  }
+  return found;
+}

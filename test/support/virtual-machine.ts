@@ -1,0 +1,184 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createWriteStream, existsSync, mkdirSync, readdirSync } from "node:fs";
+import { get } from "node:http";
+import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
+import { freePort } from "./nginx.ts";
+import { repositoryRoot } from "./repository-root.ts";
+
+export interface MachineOptions {
+  /** What its firmware loads, as seen from this machine: http://127.0.0.1:PORT/boot.ipxe. */
+  readonly script: string;
+  /** MiB of memory. */
+  readonly memory?: number;
+  /** Its console is also written here, for whoever reads a report. */
+  readonly log: string;
+}
+
+/** A machine whose processor is software, as slow as that is. Disposal ends it. */
+export interface VirtualMachine extends AsyncDisposable {
+  /** All that its console showed. */
+  readonly console: string;
+  /** Resolves once the console shows `pattern`; rejects on a kernel panic, or its end. */
+  shows(pattern: RegExp, timeoutMs?: number): Promise<void>;
+  /** The answer of the machine's port 8000, asked for until it comes; rejects as `shows`. */
+  answer(path: string, timeoutMs?: number): Promise<string>;
+  /** Runs a line of shell at its console; resolves with what that wrote. */
+  run(line: string, timeoutMs?: number): Promise<string>;
+  /** Resolves once it has switched itself off. Rejects on a kernel panic. */
+  off(timeoutMs?: number): Promise<void>;
+}
+
+/** Under software emulation, beside other tests on two cores, a boot may take many minutes. */
+const PATIENCE_MS = 900_000;
+const POLL_MS = 250;
+const PANIC = /Kernel panic|BUG: |Oops:|general protection fault/;
+export const MACHINE_NAME = "52:54:00:12:34:56";
+
+/** Boots over HTTP from user networking: the machine sees this one as 10.0.2.2. */
+export async function startMachine(options: MachineOptions): Promise<VirtualMachine> {
+  const { script, memory = 1024, log } = options;
+  const port = await freePort();
+  const bootfile = script.replace("127.0.0.1", "10.0.2.2");
+  const forward = `hostfwd=tcp:127.0.0.1:${port}-:8000`;
+  const child = spawn(
+    "qemu-system-x86_64",
+    [
+      ...["-machine", "q35", "-cpu", "max", "-accel", "tcg", "-smp", "1", "-m", `${memory}`],
+      ...["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"],
+      ...["-device", `virtio-net-pci,netdev=net,mac=${MACHINE_NAME}`],
+      ...["-netdev", `user,id=net,bootfile=${bootfile},${forward}`],
+    ],
+    { stdio: ["pipe", "pipe", "pipe"] },
+  );
+  const machine = new Machine(child, port, log);
+  await Promise.race([once(child, "spawn"), once(child, "error").then(([error]) => fail(error))]);
+  return machine;
+}
+
+function fail(error: unknown): never {
+  throw error;
+}
+
+class Machine implements VirtualMachine {
+  console = "";
+  readonly #child: ChildProcess;
+  readonly #port: number;
+  readonly #gone: Promise<unknown>;
+  #lines = 0;
+
+  constructor(child: ChildProcess, port: number, log: string) {
+    this.#child = child;
+    this.#port = port;
+    this.#gone = once(child, "close");
+    this.#gone.catch(() => {});
+    const file = createWriteStream(log);
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.pipe(file, { end: false });
+      stream?.setEncoding("utf8").on("data", (text: string) => {
+        this.console += text;
+      });
+    }
+  }
+
+  async shows(pattern: RegExp, timeoutMs = PATIENCE_MS): Promise<void> {
+    await this.#until(`shows ${pattern}`, timeoutMs, async () =>
+      pattern.test(this.console) ? "" : undefined,
+    );
+  }
+
+  answer(path: string, timeoutMs = PATIENCE_MS): Promise<string> {
+    return this.#until(`answers ${path}`, timeoutMs, () => this.#ask(path));
+  }
+
+  async run(line: string, timeoutMs = PATIENCE_MS): Promise<string> {
+    const number = ++this.#lines;
+    const at = this.console.length;
+    // The console shows what is typed, too: there the marks look otherwise.
+    this.#child.stdin?.write(`echo be""gin-${number}; ${line}; echo en""d-${number}\n`);
+    const pattern = new RegExp(`begin-${number}\r?\n([^]*)end-${number}\r?\n`);
+    const [, text = ""] = await this.#until(`runs ${line}`, timeoutMs, async () => {
+      return pattern.exec(this.console.slice(at)) ?? undefined;
+    });
+    return text.replaceAll("\r", "");
+  }
+
+  async off(timeoutMs = PATIENCE_MS): Promise<void> {
+    const limit = AbortSignal.timeout(timeoutMs);
+    while (this.#child.exitCode === null) {
+      this.#check("switches itself off");
+      if (limit.aborted) throw this.#late("switches itself off");
+      await Promise.race([this.#gone, setTimeout(POLL_MS)]);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.#gone;
+  }
+
+  async #until<T>(
+    what: string,
+    timeoutMs: number,
+    attempt: () => Promise<T | undefined>,
+  ): Promise<T> {
+    const limit = AbortSignal.timeout(timeoutMs);
+    for (;;) {
+      this.#check(what);
+      const result = await attempt();
+      if (result !== undefined) return result;
+      if (this.#child.exitCode !== null) throw this.#error(what, "has ended");
+      if (limit.aborted) throw this.#late(what);
+      await setTimeout(POLL_MS);
+    }
+  }
+
+  #ask(path: string): Promise<string | undefined> {
+    return new Promise((resolve) => {
+      const request = get({ port: this.#port, host: "127.0.0.1", path, timeout: 10_000 });
+      request.on("timeout", () => request.destroy());
+      request.on("error", () => resolve(undefined));
+      request.on("response", (response) => {
+        let text = "";
+        response.setEncoding("utf8").on("data", (piece: string) => {
+          text += piece;
+        });
+        response.on("error", () => resolve(undefined));
+        response.on("end", () => resolve(response.statusCode === 200 ? text : undefined));
+      });
+    });
+  }
+
+  #check(what: string): void {
+    if (PANIC.test(this.console)) throw this.#error(what, "its kernel has failed");
+  }
+
+  #late(what: string): Error {
+    return this.#error(what, "is late");
+  }
+
+  #error(what: string, why: string): Error {
+    return new Error(`machine that ${what}: ${why}\n${this.console.slice(-4_000)}`);
+  }
+}
+
+/** What .ci/netboot-packages has unpacked. */
+export function machineParts(): { kernel: string; modules: string; debs: string; logs: string } {
+  const parts = join(repositoryRoot(), ".cache/netboot");
+  if (!existsSync(join(parts, "complete"))) {
+    throw new Error(`${parts} is not there: .ci/netboot-packages makes it`);
+  }
+  const only = (directory: string, prefix: string) => {
+    const name = readdirSync(join(parts, directory)).find((it) => it.startsWith(prefix));
+    return join(parts, directory, name ?? "");
+  };
+  const logs = join(repositoryRoot(), ".cache");
+  mkdirSync(logs, { recursive: true });
+  return {
+    kernel: only("kernel/boot", "vmlinuz-"),
+    modules: only("kernel/lib/modules", ""),
+    debs: join(parts, "debs"),
+    logs,
+  };
+}
