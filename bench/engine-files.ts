@@ -34,7 +34,8 @@ export async function prepareEngineFiles(scale: number): Promise<Benchmark> {
     return sampleOf(world, title, (path) => writeLargeFile(path, size));
   });
   const b3sum = await world.attempt("b3sum", ["--version"]).catch(() => undefined);
-  if (b3sum === undefined) console.error("b3sum is not installed: its rate is left out");
+  if (b3sum === undefined)
+    console.error("b3sum (a package of Debian) is not installed: its rate is left out");
   const groups = [tree, file].flatMap((sample) => {
     if (sample === undefined) return [];
     const rates = sample === file && b3sum !== undefined ? b3sumCases(world, sample) : [];

@@ -41,17 +41,31 @@ async function main(): Promise<number> {
   }
   const benchmark = await prepare({ scale });
   const reports: GroupReport[] = [];
+  const failed: string[] = [];
+  const file = reportFile(name);
   try {
     for (const group of benchmark.groups.filter((group) => group.name.includes(values.only))) {
-      const report = await runGroup(group, runs);
-      reports.push(report);
-      console.log(formatGroup(report));
+      try {
+        const report = await runGroup(group, runs);
+        reports.push(report);
+        console.log(formatGroup(report));
+      } catch (error) {
+        // The others are worth measuring all the same.
+        failed.push(group.name);
+        console.error(`\n${group.name}: failed:`, error);
+      }
+      // An hour's work is not lost with the last group.
+      const report = { machine: machine(), corpus: benchmark.corpus, groups: reports, failed };
+      writeFileSync(file, `${JSON.stringify(report, undefined, 2)}\n`);
     }
   } finally {
     await benchmark.close();
   }
-  writeReport(name, { machine: machine(), corpus: benchmark.corpus, groups: reports });
-  return reports.every((report) => report.isMet) ? 0 : 1;
+  const over = reports.filter(({ isMet }) => !isMet).map((report) => report.name);
+  console.log(`\n${reports.length} groups measured, written: ${file}`);
+  if (over.length > 0) console.log(`over their targets: ${over.join("; ")}`);
+  if (failed.length > 0) console.log(`failed: ${failed.join("; ")}`);
+  return over.length + failed.length === 0 ? 0 : 1;
 }
 
 function machine() {
@@ -60,13 +74,11 @@ function machine() {
   return { cpu: cpus()[0]?.model, cores: cpus().length, gibibytes, node, v8, loadavg: loadavg() };
 }
 
-function writeReport(name: string, report: object): void {
+function reportFile(name: string): string {
   const directory = join(repositoryRoot(), "bench/results");
   mkdirSync(directory, { recursive: true });
   const stamp = new Date().toISOString().replace(/[:.]/g, "-");
-  const file = join(directory, `${name}-${stamp}.json`);
-  writeFileSync(file, `${JSON.stringify(report, undefined, 2)}\n`);
-  console.log(`written: ${file}`);
+  return join(directory, `${name}-${stamp}.json`);
 }
 
 process.exitCode = await main();
