@@ -35,11 +35,18 @@ export async function timed(work: () => Promise<unknown>): Promise<number> {
   return (performance.now() - start) / 1000;
 }
 
+export interface Once<T> {
+  (): Promise<T>;
+  /** Whether anybody wanted it. */
+  isMade(): boolean;
+}
+
 /** Makes what several groups share when the first of them wants it. */
-export function once<T>(make: () => Promise<T>): () => Promise<T> {
+export function once<T>(make: () => Promise<T>): Once<T> {
   let made: Promise<T> | undefined;
-  return () => {
+  const get = () => {
     made ??= make();
     return made;
   };
+  return Object.assign(get, { isMade: () => made !== undefined });
 }

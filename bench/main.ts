@@ -10,6 +10,7 @@ const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--scale F]
 
   engine       the local store: import, import-nar, render, lookups, gc; chunking
   serve        castore serve to 16 clients at once, against nginx; and to 64, 8 of them slow
+  mount        reading through castore mount, beside native and other FUSE servers; python3 lazily
   substitute   nix-store -r directly and through the bridge: loopback, 100 Mbit/s, already local
 
   --runs N     runs of each case, interleaved; medians are reported (default 5)
@@ -19,6 +20,7 @@ const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--scale F]
 const benchmarks: Readonly<Record<string, (options: BenchmarkOptions) => Promise<Benchmark>>> = {
   engine: async (options) => (await import("./engine.ts")).prepareEngine(options),
   serve: async (options) => (await import("./serve.ts")).prepareServe(options),
+  mount: async (options) => (await import("./mount.ts")).prepareMount(options),
   substitute: async () => (await import("./substitute.ts")).prepareSubstitute(),
 };
 

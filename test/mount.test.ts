@@ -80,6 +80,48 @@ describe("castore mount", () => {
     await once(child, "exit");
   });
 
+  it("with --passthrough goes on when its server is killed while files are open", async () => {
+    const child = await start(["--passthrough"]);
+    const data = paths.find((path) => path.endsWith("-data")) ?? "";
+    const big = join(at(data), "share/data/big");
+    const sum = "sha256sum | cut -c 1-64";
+    const held = spawn("bash", [
+      "-c",
+      `exec 3<'${big}'; cat /dev/fd/3 | ${sum}; read; cat <&3 | ${sum}`,
+    ]);
+    const [first] = await once(held.stdout, "data");
+    const children = `/proc/${child.pid}/task/${child.pid}/children`;
+    const server = Number((await readFile(children, "utf8")).trim().split(" ")[0]);
+    process.kill(server, "SIGKILL");
+    // Another way of reading it, or another file behind it, would be an error for both.
+    expect((await execute("bash", ["-c", `cat '${big}' | ${sum}`])).stdout).toBe(String(first));
+    const again = once(held.stdout, "data");
+    held.stdin.end("\n");
+    expect(String((await again)[0])).toBe(String(first));
+    await execute(process.execPath, [castore, "umount", mountpoint]);
+    expect(await once(child, "exit")).toEqual([0, null]);
+  });
+
+  it("survives a full disk, and goes on when there is room again", async () => {
+    const disk = world.temporary("disk");
+    await mkdir(disk);
+    await execute("mount", ["-t", "tmpfs", "-o", "size=18m", "tmpfs", disk]);
+    const [command = "", , , ...rest] = args;
+    const options = [castore, command, "--store", join(disk, "store"), ...rest];
+    const child = spawn(process.execPath, options, { stdio: ["ignore", "pipe", "ignore"] });
+    await once(child.stdout, "data");
+    const data = paths.find((path) => path.endsWith("-data")) ?? "";
+    const read = () => execute("sha256sum", [join(at(data), "share/data/big")]);
+    await expect(read()).rejects.toThrow(/No space left|Input\/output error/);
+    expect(await names()).toContain(".links");
+    await execute("mount", ["-o", "remount,size=100m", disk]);
+    const wanted = await execute("sha256sum", [join(world.store.fileOf(data), "share/data/big")]);
+    expect((await read()).stdout.slice(0, 64)).toBe(wanted.stdout.slice(0, 64));
+    child.kill("SIGTERM");
+    await once(child, "exit");
+    await execute("umount", [disk]);
+  });
+
   it("in the background returns once it is mounted, and ends by umount", async () => {
     await execute(process.execPath, [castore, ...args, "--background"]);
     expect(await isMounted()).toBe(true);

@@ -72,6 +72,9 @@ const PATIENT_REST_MS = 2_000;
 /** For the process that serves a mount which its parent holds. */
 const SERVE_INHERITED = "--serve-inherited";
 
+/** The most that one request brings. */
+const READ_AHEAD_KIB = 1024;
+
 export function mountCommand(): Command {
   const command = new Command("mount")
     .description("Mount store paths: those of the local store, others on first use.")
@@ -133,6 +136,8 @@ async function superviseServer(mountpoint: string, options: MountCommandOptions)
     command: [process.execPath, ...process.execArgv, ...process.argv.slice(1), SERVE_INHERITED],
     allowOther: options.allowOther,
     over: options.over,
+    // Where each file is fetched as far as it is read, the system's own 128 KiB are enough.
+    readAheadKib: options.trustedRootKey === undefined ? READ_AHEAD_KIB : undefined,
     timeoutMs: options.timeout * 1000,
     log: logLine,
   });

@@ -14,9 +14,9 @@ import type { InodeChanges, InodeWriter } from "./inode-writer.ts";
 /**
  * A record is its kind (1 byte), the length of the rest (4 bytes), and the rest:
  * ROOT: bits, length of the name, name, node · GONE: name · HELD: id · ENTRIES: id, directory ·
- * TWIN: id · STARTED: nothing.
+ * TWIN: id · STARTED: nothing · OPENED: id, the kernel's number of the file behind it, 0 for none.
  */
-const KIND = { ROOT: 1, GONE: 2, HELD: 3, ENTRIES: 4, TWIN: 5, STARTED: 6 } as const;
+const KIND = { ROOT: 1, GONE: 2, HELD: 3, ENTRIES: 4, TWIN: 5, STARTED: 6, OPENED: 7 } as const;
 const HEADER_BYTES = 5;
 const LAZY = 1;
 const FINAL = 2;
@@ -28,6 +28,8 @@ const FINAL = 2;
  */
 export class InodeJournal implements InodeChanges {
   readonly #descriptor: number;
+  /** How large files were opened last, by inode (see Passthrough): what `replay` found. */
+  readonly opened = new Map<number, number>();
 
   /** `descriptor` is of a file to read and write, which becomes the journal's own. */
   constructor(descriptor: number) {
@@ -47,7 +49,9 @@ export class InodeJournal implements InodeChanges {
       if (end > bytes.length) break;
       const kind = bytes[position];
       if (kind === KIND.STARTED) started = true;
-      else apply(table, kind, bytes.subarray(position + HEADER_BYTES, end));
+      else if (kind === KIND.OPENED) {
+        this.opened.set(bytes.readUInt32LE(position + 5), bytes.readUInt32LE(position + 9));
+      } else apply(table, kind, bytes.subarray(position + HEADER_BYTES, end));
       position = end;
     }
     // A record that was cut short: whoever wrote it told nobody.
@@ -81,13 +85,24 @@ export class InodeJournal implements InodeChanges {
   }
 
   #append(kind: number, ...parts: readonly Uint8Array[]): void {
-    const header = Buffer.alloc(HEADER_BYTES);
-    const record = Buffer.concat([header, ...parts]);
-    record[0] = kind;
-    record.writeUInt32LE(record.length - HEADER_BYTES, 1);
-    for (let written = 0; written < record.length; ) {
-      written += writeSync(this.#descriptor, record, written);
-    }
+    appendRecord(this.#descriptor, kind, ...parts);
+  }
+}
+
+/**
+ * Notes, from whatever thread, how a file was opened: the file is appended to, and a record is
+ * written at once.
+ */
+export function recordOpened(descriptor: number, id: number, backing: number): void {
+  appendRecord(descriptor, KIND.OPENED, idBytes(id), idBytes(backing));
+}
+
+function appendRecord(descriptor: number, kind: number, ...parts: readonly Uint8Array[]): void {
+  const record = Buffer.concat([Buffer.alloc(HEADER_BYTES), ...parts]);
+  record[0] = kind;
+  record.writeUInt32LE(record.length - HEADER_BYTES, 1);
+  for (let written = 0; written < record.length; ) {
+    written += writeSync(descriptor, record, written);
   }
 }
 

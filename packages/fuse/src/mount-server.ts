@@ -31,7 +31,11 @@ export class MountServer {
   /** Ends all that is under way. */
   readonly #end = new AbortController();
 
-  constructor({ descriptor, abandon }: FuseMount, table: InodeWriter, options: MountOptions) {
+  constructor(
+    { descriptor, abandon }: FuseMount,
+    table: InodeWriter,
+    options: MountOptions & { readonly opened?: ReadonlyMap<number, number> | undefined },
+  ) {
     const { roots, directories, blobs, cacheBytesMax, log = () => {} } = options;
     const { signal } = this.#end;
     const answerOptions = answerOptionsOf(options);
@@ -55,6 +59,10 @@ export class MountServer {
       content: options.content,
       counters: this.#counters.buffer,
       trace: options.trace !== undefined,
+      succession: options.inherited && {
+        journal: options.inherited.journal,
+        opened: options.opened ?? new Map(),
+      },
     });
     this.started = this.#receive(worker);
     // A process that ends waits for its threads, and this one waits for the kernel.

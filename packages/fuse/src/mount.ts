@@ -7,6 +7,7 @@ import type {
   PathComponent,
   RootNodes,
 } from "@castore/castore";
+import { servedDescriptor } from "./cloned-descriptor.ts";
 import { InodeJournal } from "./inode-journal.ts";
 import { InodeWriter } from "./inode-writer.ts";
 import { MountServer, type RequestKind } from "./mount-server.ts";
@@ -54,6 +55,8 @@ export interface MountOptions {
   readonly trace?: string | undefined;
   /** A file that `trace` wrote: what it names is loaded ahead of demand. */
   readonly prefetch?: string | undefined;
+  /** As of MountpointOptions. */
+  readonly readAheadKib?: number | undefined;
   /** Serve a mount that `superviseMount` made, in a process that it started. */
   readonly inherited?: InheritedMount | undefined;
   /** Told what went wrong, one line each. Default: nothing is said. */
@@ -91,9 +94,9 @@ export async function mountStore(options: MountOptions): Promise<Mount> {
     table.markHeld(table.setRoot(name, { node, lazy: false, final: true }));
   }
   const fuse = options.inherited
-    ? { descriptor: options.inherited.descriptor, abandon: dieAtOnce }
-    : await mountFuse(mountpoint, { allowOther, over });
-  const server = new MountServer(fuse, table, options);
+    ? { descriptor: await servedDescriptor(options.inherited), abandon: dieAtOnce }
+    : await mountFuse(mountpoint, { allowOther, over, readAheadKib: options.readAheadKib });
+  const server = new MountServer(fuse, table, { ...options, opened: journal?.opened });
   const mount: Mount = {
     mountpoint,
     ended: server.ended,

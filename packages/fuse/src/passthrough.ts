@@ -16,9 +16,18 @@ interface OpenInode {
   readonly backing: number | undefined;
 }
 
+/** How large files were opened, across the servers of one mount. */
+export interface OpenedFiles {
+  /** The last number of each inode when this server began; 0 where the kernel asks for bytes. */
+  readonly before: ReadonlyMap<number, number>;
+  /** Notes it for the next server, before the kernel hears of it. */
+  note(id: number, backing: number): void;
+}
+
 /**
  * Gives the kernel files to read from instead of asking. An inode keeps the way in which it is
- * read, and the file behind it, until its last release: mixing them gives programs EIO.
+ * read, and the file behind it, until its last release: mixing them gives programs EIO. What a
+ * server before this one opened may still be open, so it stays as it is for good.
  */
 export class Passthrough {
   /** False where the kernel does not know how. */
@@ -32,10 +41,16 @@ export class Passthrough {
   /** Backings of inodes that are not open, the least recently used first. */
   readonly #idle = new Map<number, number>();
 
-  constructor(descriptor: number, contents: ContentSource, syscalls: Syscalls) {
+  readonly #opened: OpenedFiles | undefined;
+
+  constructor(descriptor: number, syscalls: Syscalls, { contents, opened }: PassthroughOptions) {
     this.#descriptor = descriptor;
     this.#contents = contents;
     this.#syscalls = syscalls;
+    this.#opened = opened;
+    for (const [id, backing] of opened?.before ?? []) {
+      this.#open.set(id, { opens: 1, backing: backing === 0 ? undefined : backing });
+    }
   }
 
   disable(): void {
@@ -49,7 +64,9 @@ export class Passthrough {
       known.opens++;
       return known.backing;
     }
-    const backing = size < PASSTHROUGH_BYTES_MIN ? undefined : this.#backing(id);
+    const isLarge = size >= PASSTHROUGH_BYTES_MIN;
+    const backing = isLarge ? this.#backing(id) : undefined;
+    if (isLarge) this.#opened?.note(id, backing ?? 0);
     this.#open.set(id, { opens: 1, backing });
     return backing;
   }
@@ -100,8 +117,14 @@ export class Passthrough {
 /** Undefined where system calls cannot be made. */
 export async function createPassthrough(
   descriptor: number,
-  contents: ContentSource,
+  options: PassthroughOptions,
 ): Promise<Passthrough | undefined> {
   const syscalls = await loadSyscalls();
-  return syscalls && new Passthrough(descriptor, contents, syscalls);
+  return syscalls && new Passthrough(descriptor, syscalls, options);
+}
+
+export interface PassthroughOptions {
+  readonly contents: ContentSource;
+  /** Where another server may follow. */
+  readonly opened?: OpenedFiles | undefined;
 }

@@ -3,8 +3,9 @@ import { parentPort, workerData } from "node:worker_threads";
 import type { DirectContentModule } from "@castore/castore";
 import { type AnswerOptions, Answers, NO_ANSWER, readRange } from "./answers.ts";
 import { type ContentSource, createContentSource, NO_CONTENT } from "./content-source.ts";
+import { recordOpened } from "./inode-journal.ts";
 import { type InodeMemory, InodeTable } from "./inode-table.ts";
-import { createPassthrough } from "./passthrough.ts";
+import { createPassthrough, type OpenedFiles } from "./passthrough.ts";
 import { OPCODE, ROOT_ID } from "./protocol.ts";
 import { Reply } from "./reply.ts";
 import { Request } from "./request.ts";
@@ -19,6 +20,10 @@ export interface SessionWorkerData {
   readonly counters: SharedArrayBuffer;
   /** Whether to tell what is touched. */
   readonly trace: boolean;
+  /** Where another server may follow: the journal, and how this one's files were opened before. */
+  readonly succession:
+    | { readonly journal: number; readonly opened: ReadonlyMap<number, number> }
+    | undefined;
 }
 
 /** What the thread says. */
@@ -48,7 +53,7 @@ async function serve(data: SessionWorkerData): Promise<void> {
   const contents = await openContents(table, data.content);
   const reply = new Reply();
   const passthrough = options.passthrough
-    ? await createPassthrough(descriptor, contents)
+    ? await createPassthrough(descriptor, { contents, opened: openedFiles(data) })
     : undefined;
   const answers = new Answers(reply, table, { contents, options, passthrough });
   const request = new Request();
@@ -70,6 +75,12 @@ async function serve(data: SessionWorkerData): Promise<void> {
     if (opcode === OPCODE.INIT) post({ type: "started", ok: !reply.failed });
   }
   contents.close();
+}
+
+function openedFiles({ succession }: SessionWorkerData): OpenedFiles | undefined {
+  if (succession === undefined) return undefined;
+  const { journal, opened: before } = succession;
+  return { before, note: (id, backing) => recordOpened(journal, id, backing) };
 }
 
 async function openContents(

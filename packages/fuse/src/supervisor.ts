@@ -12,6 +12,8 @@ export interface InheritedMount {
   readonly descriptor: number;
   /** Of a file that keeps node ids from one server to the next. */
   readonly journal: number;
+  /** Whether to serve through a clone of the descriptor. Default: before Linux 6.9. */
+  readonly clone?: boolean | undefined;
 }
 
 /** The numbers under which a process that `superviseMount` started has them. */
@@ -29,6 +31,8 @@ export interface SupervisorOptions {
   readonly command: readonly [program: string, ...args: string[]];
   readonly allowOther?: boolean | undefined;
   readonly over?: boolean | undefined;
+  /** As of MountpointOptions. */
+  readonly readAheadKib?: number | undefined;
   /**
    * A server that says nothing for so long is killed and followed by another; after twice that
    * without one that speaks, whoever waits gets an error and the mount is taken away. Default 60 s.
@@ -52,13 +56,13 @@ export interface SupervisedMount extends AsyncDisposable {
 /**
  * Mounts, and lets another process serve: when that dies or hangs, its successor goes on with the
  * same descriptor, the same node ids, and the requests that were not answered. Programs notice a
- * pause. Resolves once the first server serves. Takes Linux 6.9: before that, what a dying server
- * had read waits until `close`.
+ * pause. Resolves once the first server serves. Before Linux 6.9, what a dying server had read
+ * fails with ECONNABORTED.
  */
 export async function superviseMount(options: SupervisorOptions): Promise<SupervisedMount> {
   const mountpoint = resolve(options.mountpoint);
-  const { allowOther = false, over = false } = options;
-  const fuse = await mountFuse(mountpoint, { allowOther, over });
+  const { allowOther = false, over = false, readAheadKib } = options;
+  const fuse = await mountFuse(mountpoint, { allowOther, over, readAheadKib });
   const supervisor = new Supervisor(fuse, options);
   const mount: SupervisedMount = {
     mountpoint,

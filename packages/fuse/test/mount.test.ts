@@ -116,7 +116,7 @@ describe.each([
   it("mounts, serves and unmounts", async () => {
     const { base, at } = await temporaryMountpoint(uid);
     await output(`mkdir -p '${base}/tree/sub'; echo hi >'${base}/tree/sub/file'`);
-    const server = await serveTrees({ mountpoint: at, trees: { t: `${base}/tree` } }, uid);
+    const server = await serveTrees({ mountpoint: at, trees: { t: `${base}/tree` } }, { uid });
     expect(await isMounted(at)).toBe(true);
     expect(await output(`cat '${at}/t/sub/file'`, { uid })).toBe("hi\n");
     expect(await server.stop()).toBe(0);
@@ -126,7 +126,7 @@ describe.each([
 
   it("that falls leaves no mount behind", async () => {
     const { base, at } = await temporaryMountpoint(uid);
-    const server = await serveTrees({ mountpoint: at, trees: {} }, uid);
+    const server = await serveTrees({ mountpoint: at, trees: {} }, { uid });
     server.child.stdin?.write("fall");
     expect(await server.exited).toBe(1);
     expect(await isMounted(at)).toBe(false);
@@ -135,7 +135,7 @@ describe.each([
 
   it("that was killed leaves a mount that can be taken away", async () => {
     const { base, at } = await temporaryMountpoint(uid);
-    const server = await serveTrees({ mountpoint: at, trees: {} }, uid);
+    const server = await serveTrees({ mountpoint: at, trees: {} }, { uid });
     server.child.kill("SIGKILL");
     expect(await server.exited).toBe("SIGKILL");
     expect((await run(`ls '${at}'`, { uid })).stderr).toContain("endpoint is not connected");
@@ -143,6 +143,30 @@ describe.each([
       uid === 0 ? /server is gone/ : /server is gone|EACCES/,
     );
     await output(uid === 0 ? `umount '${at}'` : `fusermount3 -u '${at}'`, { uid });
+    await output(`rm -r '${base}'`);
+  });
+});
+
+describe("without koffi", () => {
+  it("root mounts with mount(8), and unmounts with umount(8)", async () => {
+    const { base, at } = await temporaryMountpoint();
+    await output(`mkdir -p '${base}/tree'; echo hi >'${base}/tree/file'`);
+    const options = { mountpoint: at, trees: { t: `${base}/tree` } };
+    const server = await serveTrees(options, { withoutKoffi: true });
+    expect(await isMounted(at)).toBe(true);
+    expect(await output(`grep ' ${at} ' /proc/mounts | cut -d ' ' -f 4 | cut -d , -f 1-4`)).toBe(
+      "ro,nosuid,nodev,noatime\n",
+    );
+    expect(await output(`cat '${at}/t/file'`)).toBe("hi\n");
+    expect(await server.stop()).toBe(0);
+    expect(await isMounted(at)).toBe(false);
+    await output(`rm -r '${base}'`);
+  });
+
+  it("other users are told what is missing", async () => {
+    const { base, at } = await temporaryMountpoint(NOBODY);
+    const serving = serveTrees({ mountpoint: at, trees: {} }, { uid: NOBODY, withoutKoffi: true });
+    await expect(serving).rejects.toThrow(/only root can without koffi/);
     await output(`rm -r '${base}'`);
   });
 });

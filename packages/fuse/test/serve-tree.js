@@ -56,7 +56,7 @@ const gated = {
     },
   },
 };
-if (options.inherited) options.inherited = INHERITED_MOUNT;
+if (options.inherited) options.inherited = { ...INHERITED_MOUNT, clone: options.clone };
 const mount = await mountStore({ ...gated, ...options, log: (line) => console.error(line) });
 process.stdin.on("data", (text) => {
   if (String(text) === "fall") throw new Error("fallen");

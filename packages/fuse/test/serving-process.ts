@@ -23,14 +23,24 @@ function asUser(uid: number, command: readonly string[]): readonly string[] {
   return ["setpriv", ...ids, ...reads, "--", ...command];
 }
 
+const withoutKoffi = new URL("without-koffi.js", import.meta.url).href;
+
+export interface ServingOptions {
+  readonly uid?: number;
+  /** As where koffi has no binary. */
+  readonly withoutKoffi?: boolean;
+}
+
 /** Mounts trees of the host in a process of its own, of this user; resolves once it is mounted. */
 export async function serveTrees(
   options: { readonly mountpoint: string; readonly trees: Readonly<Record<string, string>> } & {
     readonly [option: string]: unknown;
   },
-  uid = process.getuid?.() ?? 0,
+  serving: ServingOptions = {},
 ): Promise<ServingProcess> {
-  const command = [process.execPath, program, JSON.stringify(options)];
+  const { uid = process.getuid?.() ?? 0 } = serving;
+  const hooks = serving.withoutKoffi === true ? ["--import", withoutKoffi] : [];
+  const command = [process.execPath, ...hooks, program, JSON.stringify(options)];
   const [first = "", ...args] = asUser(uid, command);
   const child = spawn(first, args, { stdio: ["pipe", "pipe", "pipe"] });
   let stderr = "";

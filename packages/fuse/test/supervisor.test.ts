@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { resends } from "../src/cloned-descriptor.ts";
 import { type SupervisedMount, superviseMount } from "../src/supervisor.ts";
 import { output, run, temporaryDirectory } from "./mount-fixture.ts";
 
@@ -54,6 +55,11 @@ async function waitsForAnswer(pid: number): Promise<void> {
   await output(`until grep -q fuse /proc/${pid}/stack /proc/${pid}/task/*/stack; do :; done`);
 }
 
+it("requests are sent again from Linux 6.9 on", () => {
+  const releases = ["5.15.0-91", "6.1.0-18-amd64", "6.8.12", "6.9", "6.10.3-arch1", "7.0.0-rc1"];
+  expect(releases.map(resends)).toEqual([false, false, false, true, true, true]);
+});
+
 describe("a supervised mount", () => {
   it("serves and unmounts", async () => {
     await using m = await supervised();
@@ -98,6 +104,19 @@ describe("a supervised mount", () => {
     process.kill(m.mount.pid, "SIGKILL");
     await writeFile(gate, "");
     expect(String((await said)[0])).toBe(wanted);
+  });
+
+  it("through a cloned descriptor, ends what the killed server had read, and goes on", async () => {
+    await using directory = await temporary();
+    const gate = `${directory.path}/gate`;
+    await using m = await supervised({ gates: { name: gate }, clone: true });
+    const child = spawn("stat", [`${m.at}/t`], { env: { LC_ALL: "C" } });
+    const said = once(child.stderr, "data");
+    await waitsForAnswer(child.pid ?? 0);
+    process.kill(m.mount.pid, "SIGKILL");
+    expect(String((await said)[0])).toContain("Software caused connection abort");
+    await writeFile(gate, "");
+    expect(await output(`cat '${m.at}/t/sub/file'`)).toBe("content\n");
   });
 
   it("follows a server that hangs, in time for who waits", async () => {

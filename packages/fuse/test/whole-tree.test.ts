@@ -96,6 +96,7 @@ describe("a whole tree through a mount", () => {
   it.each([
     ["tar", "tar --sort=name --mode=444 --owner=0 --group=0 -cf - . | sha256sum"],
     ["cp --sparse=always", "cp -r --sparse=always . $OUT; cd $OUT; SUM"],
+    ["rsync -S", "rsync -aS . $OUT; cd $OUT; SUM"],
     ["tar -S to a copy", "tar -Scf - . | tar -xf - -C $OUT; cd $OUT; SUM"],
     ["a program that reads in one piece", "SUM"],
   ])("%s reads the same bytes, cold", (_, script) =>
