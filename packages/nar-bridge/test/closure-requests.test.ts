@@ -1,4 +1,8 @@
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -46,6 +50,26 @@ async function fetchAsNix(url: string, paths: readonly TestPath[], parallel: num
   await Promise.all(Array.from({ length: parallel }, work));
 }
 
+/** A web server for the files of a directory. */
+async function serveFiles(directory: string): Promise<{ readonly url: string } & AsyncDisposable> {
+  const server = createServer((request, response) => {
+    readFile(join(directory, request.url ?? "")).then(
+      (bytes) => response.end(bytes),
+      () => response.writeHead(404).end(),
+    );
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  return {
+    url: `http://127.0.0.1:${port}`,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+}
+
 describe("requests for a closure of 100 paths", () => {
   let paths: TestPath[];
   let root: string;
@@ -90,6 +114,37 @@ describe("requests for a closure of 100 paths", () => {
     expect(text).toContain(`\n${PATHS} paths, `);
     expect(text).toMatch(/\n {2}taken {4}chunks .* in 1 request, \d+\.\d{3} s, castore at /);
     expect(text).toMatch(/\n {2}(slower|costlier|larger) +nar .* in 1 request, .* NAR at /);
+  });
+
+  test("from static files: a closure's metadata once, or three files a path", async () => {
+    // Each file of an export is two fsyncs: fewer paths will do.
+    const part = paths.slice(0, 30);
+    const top = `/nix/store/${part.at(-1)?.narInfo.storePath}`;
+    const to = join(directoryOf, "exported");
+    const options = ["--compression", "zstd:1", "--to", to];
+    expect(await runCastore(["export", ...store("substitute"), ...options, top])).toMatchObject({
+      code: 0,
+    });
+    await using files = await serveFiles(to);
+    await using relay = await Relay.start(files.url);
+    const count = (pattern: RegExp) => relay.seen(pattern).length;
+    await using bridge = await startCastore("bridge", [
+      ...[...store("static"), "--upstream", relay.url, ...TRUST],
+    ]);
+    await fetchAsNix(bridge.url, part, 4);
+    expect(count(/ \/closure\//)).toBe(1);
+    expect(relay.requests.length - count(/ \/chunks\//)).toBeLessThanOrEqual(2 * part.length + 5);
+
+    // A closure of which no path was named.
+    rmSync(join(to, "closure"), { recursive: true });
+    relay.requests.length = 0;
+    await using other = await startCastore("bridge", [
+      ...[...store("static-part"), "--upstream", relay.url, ...TRUST],
+    ]);
+    await fetchAsNix(other.url, part, 4);
+    const large = part.filter(({ file: { byteLength } }) => byteLength > 64 * 1024).length;
+    const rest = relay.requests.length - count(/ \/chunks\//);
+    expect(rest).toBeLessThanOrEqual(2 * part.length + 3 * large + 5);
   });
 
   test.each([1, 16])(

@@ -45,6 +45,8 @@ export interface EndpointInfo {
 /** A castore/1 server, over HTTP. Trusted in nothing: what it gives is verified by who uses it. */
 export interface CastoreEndpoint extends ChunkTransport {
   readonly base: URL;
+  /** As `info` said last; none before it did. */
+  readonly features: ReadonlySet<string>;
   /** Rejects UNSUPPORTED where the server speaks another version or serves another StoreDir. */
   info(options?: CostOptions): Promise<EndpointInfo>;
   /**
@@ -89,6 +91,10 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
   constructor(options: CastoreEndpointOptions) {
     this.base = options.base;
     this.#options = options;
+  }
+
+  get features(): ReadonlySet<string> {
+    return this.#info?.value.features ?? new Set();
   }
 
   async info(options: CostOptions = {}): Promise<EndpointInfo> {

@@ -29,7 +29,6 @@ export interface CastoreWayOptions extends ServerRestOptions {
 export class CastoreWay implements ContentsServer {
   readonly name: string;
   readonly way = "castore";
-  readonly tellsOfMany = true;
   readonly endpoint: CastoreEndpoint;
   readonly metadata: CastoreMetadata;
   readonly fetcher: ChunkFetcher;
@@ -41,6 +40,10 @@ export class CastoreWay implements ContentsServer {
     this.metadata = new CastoreMetadata(endpoint, directories);
     this.fetcher = new ChunkFetcher(endpoint);
     this.#rest = new ServerRest(rest);
+  }
+
+  get tellsOfMany(): boolean {
+    return this.endpoint.features.has("closure");
   }
 
   async isUsable(options: CostOptions): Promise<boolean> {

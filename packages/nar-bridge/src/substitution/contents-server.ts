@@ -27,7 +27,7 @@ export interface ContentsServer extends Disposable {
   /** For logs and records: what it speaks, and where it is. */
   readonly name: string;
   readonly way: "castore" | "grpc";
-  /** Whether one question and one request may serve several paths. */
+  /** Whether one question may be for many paths; known once `isUsable` answered. */
   readonly tellsOfMany: boolean;
   readonly fetcher: ChunkFetcher;
   /** Whether it answers, speaks our version and is not left alone; a failure is noted. */

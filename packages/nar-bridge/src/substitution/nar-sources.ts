@@ -83,9 +83,15 @@ export class NarSources implements Disposable {
     const cost = costOf(storeHashOf(found));
     for await (const server of castoreWays.servers(found, { signal })) {
       if (this.#isWrong(found, server.way)) continue;
-      if (this.#isSmallAlone(found, server)) {
-        cost.because(`the NAR has at most ${PLAIN_FILE_BYTES_MAX} bytes`);
-      } else if (await server.isUsable({ signal, cost: cost.metadata })) yield server;
+      const isSmall = () => this.#isSmall(found, server);
+      if (!(isSmall() && this.#isAlone(found))) {
+        if (!(await server.isUsable({ signal, cost: cost.metadata }))) continue;
+        if (!isSmall() || server.tellsOfMany) {
+          yield server;
+          continue;
+        }
+      }
+      cost.because(`the NAR has at most ${PLAIN_FILE_BYTES_MAX} bytes`);
     }
   }
 
@@ -128,17 +134,17 @@ export class NarSources implements Disposable {
     });
   }
 
-  /** Whether to ask a castore server would cost more than the NAR: it is small, and alone. */
-  #isSmallAlone({ narInfo, upstream }: FoundNarInfo, server: ContentsServer): boolean {
-    const { upgrade, recent } = this.#options;
-    const storeHash = storePathHash(narInfo.storePath);
-    if (upgrade === "require" || server.isDescribed(storeHash)) return false;
-    if (plainSizeOf(narInfo) > PLAIN_FILE_BYTES_MAX) return false;
-    if (!server.tellsOfMany) return true;
-    let bytes = 0;
-    for (const member of recent.closureOf(storeHash, upstream)) {
-      bytes += plainSizeOf(member.narInfo);
-    }
+  /** Whether a question of its own would cost more than the NAR. */
+  #isSmall({ narInfo }: FoundNarInfo, server: ContentsServer): boolean {
+    if (this.#options.upgrade === "require") return false;
+    if (server.isDescribed(storePathHash(narInfo.storePath))) return false;
+    return plainSizeOf(narInfo) <= PLAIN_FILE_BYTES_MAX;
+  }
+
+  /** Whether the path belongs to no closure that is worth a question. */
+  #isAlone({ narInfo, upstream }: FoundNarInfo): boolean {
+    const closure = this.#options.recent.closureOf(storePathHash(narInfo.storePath), upstream);
+    const bytes = closure.reduce((sum, member) => sum + plainSizeOf(member.narInfo), 0);
     return bytes <= PLAIN_FILE_BYTES_MAX;
   }
 
