@@ -143,9 +143,13 @@ export class NarSources implements Disposable {
 
   /** Whether the path belongs to no closure that is worth a question. */
   #isAlone({ narInfo, upstream }: FoundNarInfo): boolean {
-    const closure = this.#options.recent.closureOf(storePathHash(narInfo.storePath), upstream);
-    const bytes = closure.reduce((sum, member) => sum + plainSizeOf(member.narInfo), 0);
-    return bytes <= PLAIN_FILE_BYTES_MAX;
+    const { recent } = this.#options;
+    let bytes = 0;
+    for (const member of recent.connected(storePathHash(narInfo.storePath), upstream)) {
+      bytes += plainSizeOf(member.narInfo);
+      if (bytes > PLAIN_FILE_BYTES_MAX) return false;
+    }
+    return true;
   }
 
   /** The plain NAR's offer; nobody is asked for its size where little else is to be fetched. */

@@ -10,14 +10,26 @@ export const TOGETHER_MS = 60_000;
 
 /** Trusted narinfos that were asked for lately, or learned with their closure. */
 export class RecentPaths {
-  readonly #found = new LRUCache<StoreHash, FoundNarInfo>({ max: RECENT_MAX, ttl: TOGETHER_MS });
+  readonly #found = new LRUCache<StoreHash, FoundNarInfo>({
+    max: RECENT_MAX,
+    ttl: TOGETHER_MS,
+    dispose: (found) => this.#unlink(found),
+  });
+  /** Who refers to a path. */
+  readonly #referrers = new Map<StoreHash, Set<StoreHash>>();
 
   get(storeHash: StoreHash): FoundNarInfo | undefined {
     return this.#found.get(storeHash);
   }
 
   note(found: FoundNarInfo, ttlMs = TOGETHER_MS): void {
-    this.#found.set(storePathHash(found.narInfo.storePath), found, { ttl: ttlMs });
+    const storeHash = hashOf(found);
+    this.#found.set(storeHash, found, { ttl: ttlMs });
+    for (const reference of referencesOf(found)) {
+      const referrers = this.#referrers.get(reference);
+      if (referrers === undefined) this.#referrers.set(reference, new Set([storeHash]));
+      else referrers.add(storeHash);
+    }
   }
 
   /** All that `upstream` has, the latest first. */
@@ -27,33 +39,45 @@ export class RecentPaths {
 
   /**
    * The paths that belong to a closure with `storeHash`, as far as `upstream` has them: those that
-   * it refers to or that refer to it, over any number of steps. What is referred to first.
+   * it refers to or that refer to it, over any number of steps. It comes first.
    */
-  closureOf(storeHash: StoreHash, upstream: FoundNarInfo["upstream"]): FoundNarInfo[] {
-    const references = new Map<StoreHash, StoreHash[]>();
-    const neighbours = new Map<StoreHash, StoreHash[]>();
-    for (const found of this.of(upstream)) {
-      const from = storePathHash(found.narInfo.storePath);
-      const to = found.narInfo.references.map(storePathHash);
-      references.set(from, to);
-      for (const reference of to) {
-        add(neighbours, from, reference);
-        add(neighbours, reference, from);
-      }
-    }
+  *connected(
+    storeHash: StoreHash,
+    upstream: FoundNarInfo["upstream"],
+  ): Generator<FoundNarInfo, void, undefined> {
     const met = new Set([storeHash]);
-    for (const from of met) for (const next of neighbours.get(from) ?? []) met.add(next);
-    const paths: FoundNarInfo[] = [];
-    for (const member of leavesFirst([...met], references)) {
+    for (const member of met) {
       const found = this.#found.peek(member);
-      if (found?.upstream === upstream) paths.push(found);
+      if (found?.upstream !== upstream) continue;
+      yield found;
+      for (const next of referencesOf(found)) met.add(next);
+      for (const next of this.#referrers.get(member) ?? []) met.add(next);
     }
-    return paths;
+  }
+
+  /** The same, what is referred to first. */
+  closureOf(storeHash: StoreHash, upstream: FoundNarInfo["upstream"]): FoundNarInfo[] {
+    const members = new Map<StoreHash, FoundNarInfo>();
+    for (const found of this.connected(storeHash, upstream)) members.set(hashOf(found), found);
+    const references = new Map([...members].map(([hash, found]) => [hash, referencesOf(found)]));
+    const order = leavesFirst([...members.keys()], references);
+    return order.flatMap((hash) => members.get(hash) ?? []);
+  }
+
+  #unlink(found: FoundNarInfo): void {
+    const storeHash = hashOf(found);
+    for (const reference of referencesOf(found)) {
+      const referrers = this.#referrers.get(reference);
+      referrers?.delete(storeHash);
+      if (referrers?.size === 0) this.#referrers.delete(reference);
+    }
   }
 }
 
-function add(map: Map<StoreHash, StoreHash[]>, from: StoreHash, to: StoreHash): void {
-  const known = map.get(from);
-  if (known === undefined) map.set(from, [to]);
-  else known.push(to);
+function hashOf({ narInfo }: FoundNarInfo): StoreHash {
+  return storePathHash(narInfo.storePath);
+}
+
+function referencesOf({ narInfo }: FoundNarInfo): StoreHash[] {
+  return narInfo.references.map(storePathHash);
 }
