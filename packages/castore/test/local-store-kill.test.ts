@@ -17,6 +17,8 @@ const KILLS_PER_STORE = 20;
 const STORES_AT_ONCE = 2;
 /** A phase takes some milliseconds: so long after it began the process is killed, at most. */
 const DELAY_MS_MAX = 20;
+/** Killed at the latest so long after its start. */
+const LIFE_MS_MAX = 5_000;
 
 /** Puts trees under roots, `puts` of them, four at a time, and drops every third root again. */
 const INGEST = `
@@ -118,6 +120,8 @@ async function workUntilKilled(path: string, kill: Kill, expected: Expected): Pr
   const strike = (): void => {
     setTimeout(() => child.kill("SIGKILL"), kill.delayMs);
   };
+  // On a slow disk a check may never come to an end of what is put beside it.
+  const latest = setTimeout(() => child.kill("SIGKILL"), LIFE_MS_MAX);
   let phase: Phase = "start";
   let left = kill.count;
   for await (const line of lines) {
@@ -129,6 +133,7 @@ async function workUntilKilled(path: string, kill: Kill, expected: Expected): Pr
     phase = PHASES.find((one) => one === what) ?? phase;
     if (phase === kill.phase && --left === 0) strike();
   }
+  clearTimeout(latest);
   expect(await ended).toBe("");
   expect(child.signalCode).toBe("SIGKILL");
   return phase;
