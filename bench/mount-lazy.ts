@@ -174,8 +174,11 @@ function substitutedFirst(work: string, served: Served): Promise<Measures> {
       ...["--background", at],
     ]);
     if (code !== 0) throw new Error(stderr);
-    await runPython(work, at, served.python);
-    await runCastore(["umount", at]);
+    try {
+      await runPython(work, at, served.python);
+    } finally {
+      await runCastore(["umount", at]);
+    }
   });
 }
 
@@ -203,7 +206,7 @@ async function run([program = "", ...args]: readonly string[]): Promise<void> {
   await execute(program, args, { maxBuffer: 1 << 26, cwd: "/" });
 }
 
-/** This machine's python3 as one path, and others that it refers to, up to CLOSURE_BYTES. */
+/** Debian's python3 as one path, and others that it refers to, up to CLOSURE_BYTES. */
 async function makeClosure(
   work: string,
   { store: path, keys, scale }: { store: string; keys: BenchKeys; scale: number },
@@ -232,10 +235,10 @@ async function makeClosure(
 
 const SYSTEM = ["/usr/lib/x86_64-linux-gnu", "/usr/share", "/usr/bin"];
 
-/** Its library, the program, and what that links to; times as in a Nix store. */
+/** Debian's library of it, the program, and what that links to; times as in a Nix store. */
 async function copyPython(to: string): Promise<void> {
   const script = `set -e
-    python=$(readlink -f "$(command -v python3)")
+    python=$(readlink -f /usr/bin/python3)
     name=$(basename "$python")
     mkdir -p "$0/usr/bin" "$0/usr/lib" "$0/lib" "$0/lib64"
     cp "$python" "$0/usr/bin/python3"
