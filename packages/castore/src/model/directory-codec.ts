@@ -1,6 +1,5 @@
 import { CastoreError } from "../castore-error.ts";
 import { Directory, type Entry } from "./directory.ts";
-import type { Node } from "./node.ts";
 import {
   NODE_FIELDS,
   namedNodeLength,
@@ -8,7 +7,7 @@ import {
   readNamedNode,
   writeNamedNode,
 } from "./node-codec.ts";
-import { type PathComponent, pathComponentFault } from "./path-component.ts";
+import { pathComponentFault } from "./path-component.ts";
 import { WIRE_BYTES, WireReader } from "./wire-reader.ts";
 import { varintLength, WireWriter } from "./wire-writer.ts";
 
@@ -50,7 +49,7 @@ export function decodeDirectory(bytes: Uint8Array, bytesMax = DIRECTORY_BYTES_MA
   const lists: [RawEntry[], RawEntry[], RawEntry[]] = [[], [], []];
   NODE_TYPES.forEach((type, index) => {
     while (reader.takeTag(NODE_FIELDS[type], WIRE_BYTES)) {
-      lists[index]?.push(readNamedNode(reader.bytes(), type));
+      lists[index]?.push(readNamedNode(reader, type, "directory"));
     }
   });
   if (!reader.done) reader.fail("field is unknown or out of order");
@@ -76,9 +75,9 @@ function checkSorted(list: readonly RawEntry[]): void {
   }
 }
 
-function checkedEntry({ name, node }: { name: string; node: Node }): Entry {
-  if (pathComponentFault(name) !== undefined) throw invalidName(name);
-  return { name: name as PathComponent, node };
+function checkedEntry(entry: RawEntry): Entry {
+  if (pathComponentFault(entry.name) !== undefined) throw invalidName(entry.name);
+  return entry as Entry;
 }
 
 function invalidName(name: string): CastoreError {

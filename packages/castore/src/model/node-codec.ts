@@ -1,6 +1,5 @@
 import { CastoreError } from "../castore-error.ts";
-import { byteStringOf } from "./byte-string.ts";
-import { DIGEST_BYTES, type Digest, digestOfBytes } from "./digest.ts";
+import { DIGEST_BYTES, type Digest } from "./digest.ts";
 import type { DirectoryNode, FileNode, Node, SymlinkNode } from "./node.ts";
 import { type SymlinkTarget, symlinkTargetFault } from "./symlink-target.ts";
 import { WIRE_BYTES, WIRE_VARINT, WireReader } from "./wire-reader.ts";
@@ -56,19 +55,29 @@ export interface RawEntry {
   readonly node: Node;
 }
 
-/** Reads the message {name, node} of `type`. Checks the node, not the name. */
-export function readNamedNode(bytes: Uint8Array, type: Node["type"]): RawEntry {
-  const reader = new WireReader(bytes, `${type} entry`);
-  const nameBytes = reader.takeTag(1, WIRE_BYTES) ? reader.bytes() : undefined;
-  if (nameBytes?.byteLength === 0) reader.fail("default value is written out");
-  const name = nameBytes === undefined ? "" : byteStringOf(nameBytes);
+/**
+ * Takes the message {name, node} of `type`, a field of the message called `within`. Checks the
+ * node, not the name.
+ */
+export function readNamedNode(reader: WireReader, type: Node["type"], within: string): RawEntry {
+  const outer = reader.enter(ENTRY_NAMES[type]);
+  const hasName = reader.takeTag(1, WIRE_BYTES);
+  const name = hasName ? reader.latin1() : "";
+  if (hasName && name === "") reader.fail("default value is written out");
   const node = type === "symlink" ? readSymlink(reader, name) : readPointer(reader, name, type);
   if (!reader.done) reader.fail("field is unknown, repeated or out of order");
+  reader.leave(outer, within);
   return { name, node };
 }
 
+const ENTRY_NAMES = {
+  directory: "directory entry",
+  file: "file entry",
+  symlink: "symlink entry",
+} as const;
+
 function readSymlink(reader: WireReader, name: string): SymlinkNode {
-  const target = reader.takeTag(2, WIRE_BYTES) ? byteStringOf(reader.bytes()) : "";
+  const target = reader.takeTag(2, WIRE_BYTES) ? reader.latin1() : "";
   const fault = symlinkTargetFault(target);
   if (fault !== undefined) throw invalidNode(name, `InvalidSymlinkTarget(${fault})`);
   return { type: "symlink", target: target as SymlinkTarget };
@@ -88,11 +97,11 @@ function readPointer(
 }
 
 function readDigest(reader: WireReader, name: string): Digest {
-  const bytes = reader.takeTag(2, WIRE_BYTES) ? reader.bytes() : new Uint8Array(0);
-  if (bytes.byteLength !== DIGEST_BYTES) {
-    throw invalidNode(name, `InvalidDigestLen(${bytes.byteLength})`);
+  const hex = reader.takeTag(2, WIRE_BYTES) ? reader.hex() : "";
+  if (hex.length !== 2 * DIGEST_BYTES) {
+    throw invalidNode(name, `InvalidDigestLen(${hex.length / 2})`);
   }
-  return digestOfBytes(bytes);
+  return hex as Digest;
 }
 
 function invalidNode(name: string, fault: string): CastoreError {
@@ -126,7 +135,7 @@ export function decodeEntry(bytes: Uint8Array): RawEntry {
   const reader = new WireReader(bytes, "entry");
   for (const type of ["directory", "file", "symlink"] as const) {
     if (!reader.takeTag(NODE_FIELDS[type], WIRE_BYTES)) continue;
-    const entry = readNamedNode(reader.bytes(), type);
+    const entry = readNamedNode(reader, type, "entry");
     if (!reader.done) reader.fail("field is unknown, repeated or out of order");
     return entry;
   }

@@ -9,13 +9,15 @@ export const WIRE_BYTES = 2;
  * Holds no copy: `bytes()` returns views. Every fault rejects INVALID and names the message.
  */
 export class WireReader {
-  readonly #bytes: Uint8Array;
-  readonly #end: number;
-  readonly #message: string;
+  readonly #bytes: Buffer;
+  #end: number;
+  #message: string;
   #position: number;
 
   constructor(bytes: Uint8Array, message: string) {
-    this.#bytes = bytes;
+    this.#bytes = Buffer.isBuffer(bytes)
+      ? bytes
+      : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#position = 0;
     this.#end = bytes.byteLength;
     this.#message = message;
@@ -65,11 +67,48 @@ export class WireReader {
 
   /** A length-delimited field, as a view. */
   bytes(): Uint8Array {
+    const start = this.#take();
+    return this.#bytes.subarray(start, this.#position);
+  }
+
+  /** A length-delimited field, a character a byte. Without a view, in half the time. */
+  latin1(): string {
+    const start = this.#take();
+    return this.#bytes.toString("latin1", start, this.#position);
+  }
+
+  /** A length-delimited field in hex, as `latin1`. */
+  hex(): string {
+    const start = this.#take();
+    return this.#bytes.toString("hex", start, this.#position);
+  }
+
+  /**
+   * Begins a length-delimited field that is a message called so: until `leave`, its end counts as
+   * the end. What `leave` is to be given. In place of a reader of its own, which costs as much as
+   * reading a name and a node.
+   */
+  enter(message: string): number {
+    const start = this.#take();
+    const outer = this.#end;
+    this.#end = this.#position;
+    this.#position = start;
+    this.#message = message;
+    return outer;
+  }
+
+  leave(outer: number, message: string): void {
+    this.#end = outer;
+    this.#message = message;
+  }
+
+  /** Takes a length-delimited field; where its bytes begin. */
+  #take(): number {
     const length = this.varint();
     const start = this.#position;
     if (length > this.#end - start) this.fail("truncated");
     this.#position = start + length;
-    return this.#bytes.subarray(start, this.#position);
+    return start;
   }
 
   /** A packed list of integers, at least one, as proto3 omits an empty list. */
