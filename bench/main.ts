@@ -12,15 +12,18 @@ const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--scale F]
   serve        castore serve to 16 clients at once, against nginx; and to 64, 8 of them slow
   mount        reading through castore mount, beside native and other FUSE servers; python3 lazily
   substitute   nix-store -r directly and through the bridge: loopback, 100 Mbit/s, already local
+  update       nix-store -r of updates and first downloads over 100 Mbit/s and 20 ms, plainly and
+               through the bridge: bytes, requests, seconds (bench/corpus.json; 600 MB of disk)
 
   --runs N     runs of each case, interleaved; medians are reported (default 5)
   --only TEXT  only the groups whose name contains TEXT
-  --scale F    factor of the sizes of "engine" and "serve" (default 1; 0.01 for a try)`;
+  --scale F    factor of the sizes of all but "substitute" (default 1; 0.01 for a try)`;
 
 const benchmarks: Readonly<Record<string, (options: BenchmarkOptions) => Promise<Benchmark>>> = {
   engine: async (options) => (await import("./engine.ts")).prepareEngine(options),
   serve: async (options) => (await import("./serve.ts")).prepareServe(options),
   mount: async (options) => (await import("./mount.ts")).prepareMount(options),
+  update: async (options) => (await import("./update.ts")).prepareUpdate(options),
   substitute: async () => (await import("./substitute.ts")).prepareSubstitute(),
 };
 
