@@ -98,7 +98,7 @@ describe("--store takes a service URL", () => {
       paths: 1,
       directories: 2,
     });
-  });
+  }, 300_000);
 
   test("file: and s3:, without any server of castore's", async () => {
     await useAll(`file://${directory}/objects`);
@@ -108,7 +108,7 @@ describe("--store takes a service URL", () => {
       aws_secret_access_key: s3.secretAccessKey,
     });
     await useAll(`s3://${s3.bucket}/cli?${parameters}`);
-  });
+  }, 300_000);
 
   test("memory:, which is gone with the command, and cache: of two others", async () => {
     const { entry } = JSON.parse(await castore("import", "--store", "memory:", tree));
