@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 export interface GroupSync {
   /** Resolves once all that was done to the directory before the call is durable. */
   sync(path: string): Promise<void>;
-  /** Closes what it has open. Nothing may be under way. */
+  /** Closes what it has open, once nothing is under way. Nothing may be synced afterwards. */
   close(): Promise<void>;
 }
 
@@ -53,6 +53,7 @@ export function createGroupSync({ keepOpen = false }: GroupSyncOptions = {}): Gr
       return next;
     },
     async close() {
+      while (running.size > 0) await Promise.allSettled(running.values());
       const descriptors = [...kept.values()];
       kept.clear();
       await Promise.all(descriptors.map((descriptor) => closeDescriptor(descriptor)));
