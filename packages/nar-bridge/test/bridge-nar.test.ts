@@ -152,6 +152,19 @@ test("clients that want the same NAR at once share one download", async () => {
   expect(cache.seen("nar").length).toBe(1);
 });
 
+test("a client that reads slowly does not hold up another that wants the same NAR", async () => {
+  const path = await makePath("slow", file(Buffer.alloc(24_000_000, "more than sockets hold ")));
+  const cache = await startCache(path);
+  const bridge = await start(cache, { delivery: { holdMs: 60_000 } });
+  const url = bridge.url + path.bridged;
+  const slow = await open(url);
+  const answer = await raw(url);
+  expect(answer.body.equals(path.nar)).toBe(true);
+  expect(cache.seen("nar").length).toBe(1);
+  expect(slow.complete).toBe(false);
+  slow.destroy();
+});
+
 test("when the client that fetches goes away, one that waits fetches by itself", async () => {
   const path = await makePath("abandoned", TREE);
   const cache = await startCache(path);

@@ -60,7 +60,7 @@ export class BridgedNars {
       const underWay = this.#underWay.get(asked.narHash);
       const waitMs = until - performance.now();
       if (request.method === "HEAD" || underWay === undefined || waitMs <= 0) break;
-      await untilAborted(within(underWay, waitMs), signal);
+      await this.#untilServable(asked.narHash, underWay, { waitMs, signal });
     }
     const waitMs = CLIENT_WAIT_MS_MAX - (SHARED_WAIT_MS - Math.max(0, until - performance.now()));
     const sending = this.#answerProvisional(asked, request, reply, { signal, waitMs });
@@ -98,6 +98,22 @@ export class BridgedNars {
     const headers = { "content-type": NAR_TYPE, "content-length": nar.size };
     if (request.method === "HEAD") await reply.headers(headers).send();
     else await sendBytes(reply, 200, headers, nar.bytes);
+  }
+
+  /** Waits until the NAR is stored, or the client that it is fetched for has it or is gone. */
+  async #untilServable(
+    narHash: NarHash,
+    underWay: Promise<void>,
+    { waitMs, signal }: { readonly waitMs: number; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const enough = new AbortController();
+    const stored = this.#options.substituter.nextStored(narHash, { signal: enough.signal });
+    try {
+      await untilAborted(within(Promise.race([underWay, stored]), waitMs), signal);
+    } finally {
+      stored.catch(() => {});
+      enough.abort();
+    }
   }
 
   async #share(narHash: NarHash, sending: Promise<void>): Promise<void> {

@@ -1,3 +1,4 @@
+import { EventEmitter, once } from "node:events";
 import {
   type CallOptions,
   CastoreError,
@@ -73,6 +74,8 @@ export class Substituter implements AsyncDisposable {
   readonly #holding = new HoldBudget();
   /** What was proven and is being stored, by NAR hash. */
   readonly #storing = new Map<NarHash, Promise<void>>();
+  /** Tells of each NAR hash whose contents were stored. */
+  readonly #stored = new EventEmitter().setMaxListeners(0);
 
   constructor(options: SubstituterOptions) {
     this.#options = options;
@@ -99,6 +102,11 @@ export class Substituter implements AsyncDisposable {
   /** To be held while a NAR is asked for and read: until then nothing of it is collected. */
   lease(): Lease {
     return this.#options.store.lease();
+  }
+
+  /** Resolves once a NAR of that hash is stored, however slowly its client takes it. */
+  async nextStored(narHash: NarHash, options: { readonly signal: AbortSignal }): Promise<void> {
+    await once(this.#stored, narHash, options);
   }
 
   /** The proven NAR of that hash in the local store, or undefined. */
@@ -348,7 +356,10 @@ export class Substituter implements AsyncDisposable {
         () => {},
         (error: unknown) => log(`${storePath}: passed on, but not kept: ${messageOf(error)}`),
       )
-      .finally(() => this.#storing.delete(narHash));
+      .finally(() => {
+        this.#storing.delete(narHash);
+        this.#stored.emit(narHash);
+      });
     this.#storing.set(narHash, kept);
   }
 }
