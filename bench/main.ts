@@ -9,6 +9,7 @@ import { formatGroup, type GroupReport, runGroup } from "./interleave.ts";
 const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--scale F]
 
   engine       the local store: import, import-nar, render, lookups, gc; chunking
+  netboot      a machine in QEMU from power-on until its system answers, against an initrd with all
   serve        castore serve to 16 clients at once, against nginx; and to 64, 8 of them slow
   mount        reading through castore mount, beside native and other FUSE servers; python3 lazily
   substitute   nix-store -r directly and through the bridge: loopback, 100 Mbit/s, already local
@@ -21,6 +22,7 @@ const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--scale F]
 
 const benchmarks: Readonly<Record<string, (options: BenchmarkOptions) => Promise<Benchmark>>> = {
   engine: async (options) => (await import("./engine.ts")).prepareEngine(options),
+  netboot: async (options) => (await import("./netboot.ts")).prepareNetboot(options),
   serve: async (options) => (await import("./serve.ts")).prepareServe(options),
   mount: async (options) => (await import("./mount.ts")).prepareMount(options),
   update: async (options) => (await import("./update.ts")).prepareUpdate(options),

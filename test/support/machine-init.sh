@@ -13,17 +13,22 @@ $busybox ln -s /run/castore /srv/castore
 echo "machine: starts python"
 python3.11 -m http.server 8000 >/dev/null 2>&1 &
 
-# As systemd does before it switches the machine off: who begins with "@" keeps the root mounted.
-kill_all() {
-  for it in /proc/[0-9]*; do
-    pid=${it##*/}
-    first=$(head -c 1 $it/cmdline 2>/dev/null)
-    [ $pid = 1 ] || [ -z "$first" ] || [ "$first" = @ ] || kill -9 $pid
-  done
-}
+# usage: stop FILE   as systemd switches a machine off: who begins with "@" keeps the root mounted.
+# FILE is read when all others are killed.
+cat >/applets/stop <<'EOF'
+#!/applets/sh
+for it in /proc/[0-9]*; do
+  pid=${it##*/}
+  first=$(head -c 1 $it/cmdline 2>/dev/null)
+  [ $pid = 1 ] || [ $pid = $$ ] || [ -z "$first" ] || [ "$first" = @ ] || kill -9 $pid
+done
+sha256sum <"$1"
+poweroff -f
+EOF
+chmod +x /applets/stop
 
 # What is typed at the console is run.
 while :; do
   read -r line || sleep 1
-  eval "$line"
+  sh -c "$line"
 done

@@ -66,7 +66,8 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
 /** Below the local store: a store of its own for contents that may go. */
 const CONTENTS = "contents";
 /** Of contents in memory where the contents in the store are limited. */
-const BLOCKS_BYTES = 8 << 20;
+const BLOCKS_BYTES = 4 << 20;
+const CHUNKS_MAX = 8;
 /** How soon --patient asks a server again that failed. */
 const PATIENT_REST_MS = 2_000;
 /** For the process that serves a mount which its parent holds. */
@@ -229,7 +230,8 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
     sizeMax === undefined
       ? heldContents(store)
       : await boundedContents(store, join(options.store ?? defaultStorePath(), CONTENTS), sizeMax);
-  const blobs = new LazyBlobs({ store: contents, paths: lazyPaths, substituter, log });
+  const chunksMax = sizeMax === undefined ? undefined : CHUNKS_MAX;
+  const blobs = new LazyBlobs({ store: contents, paths: lazyPaths, substituter, log, chunksMax });
   const pin = `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`;
   const storeRoots = createStoreRootNodes({
     ...{ store, pathInfos, substituter, lazyPaths, pin },

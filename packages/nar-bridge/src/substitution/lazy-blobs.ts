@@ -22,6 +22,8 @@ export interface LazyBlobsOptions {
   /** For a blob that no castore server gives: its path is then fetched whole. */
   readonly substituter: Pick<Substituter, "substitute">;
   readonly log: Log;
+  /** Most chunks, of 512 KiB at most, that are kept in memory. Default 48. */
+  readonly chunksMax?: number | undefined;
 }
 
 /** A connection may have been closed while it was not used. */
@@ -44,6 +46,7 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
     this.#ranges = new LazyRanges({
       store: options.store,
       fetches: this.#fetches,
+      chunksMax: options.chunksMax,
       onWhole: (source) => {
         const joining = this.#join(source).finally(() => this.#joining.delete(joining));
         this.#joining.add(joining);

@@ -17,7 +17,7 @@ import type { BlobSource } from "./lazy-paths.ts";
 export const RANGED_BYTES_MIN = 1 << 20;
 /** What is asked for at once, and held, of one read. */
 const WINDOW_BYTES = 8 << 20;
-/** Chunks that came lately, of 512 KiB at most: what is read next often lies in the same. */
+/** Chunks that came lately, of 512 KiB at most: the next read often needs them again. Default. */
 const CHUNKS_MAX = 48;
 /** Chaining values: those of 16 GiB of blobs. */
 const VALUES_BYTES_MAX = 32 << 20;
@@ -37,6 +37,8 @@ export interface LazyRangesOptions {
   readonly fetches: GatheredFetches;
   /** Told once all chunks of a blob have been here. */
   readonly onWhole: (source: BlobSource) => void;
+  /** Most chunks that are kept in memory. Default CHUNKS_MAX. */
+  readonly chunksMax?: number | undefined;
 }
 
 /** A chunk, and where it lies in its blob. */
@@ -53,7 +55,7 @@ interface PlacedChunk {
  */
 export class LazyRanges {
   readonly #options: LazyRangesOptions;
-  readonly #chunks = new LRUCache<Digest, Promise<Uint8Array>>({ max: CHUNKS_MAX });
+  readonly #chunks: LRUCache<Digest, Promise<Uint8Array>>;
   readonly #groups = new LRUCache<Digest, VerifiedGroups>({
     maxSize: VALUES_BYTES_MAX,
     sizeCalculation: ({ bytes }) => bytes,
@@ -64,6 +66,7 @@ export class LazyRanges {
 
   constructor(options: LazyRangesOptions) {
     this.#options = options;
+    this.#chunks = new LRUCache({ max: options.chunksMax ?? CHUNKS_MAX });
   }
 
   /** Whether parts of the blob can be had from there. */
