@@ -98,4 +98,4 @@ it("with a trusted root key a mount fetches the files that are read, and no othe
   expect(await compareTrees(world.store.fileOf(app), app.replace("/nix/store", again))).toEqual([]);
   expect(proxy.requests).toEqual([]);
   await umount(again);
-});
+}, 180_000);

@@ -6,7 +6,8 @@ import {
   parseDigest,
 } from "@castore/castore";
 import type { ContentRange } from "./content-source.ts";
-import { type InodeTable, TYPE } from "./inode-table.ts";
+import type { InodeTable } from "./inode-table.ts";
+import { NEIGHBOUR_FILE_BYTES_MAX, NeighbourRun } from "./neighbour-run.ts";
 
 /** Contents are asked for in blocks of this size: the kernel's own read-ahead by default. */
 const BLOCK_BYTES = 128 << 10;
@@ -14,12 +15,6 @@ const BLOCK_BYTES = 128 << 10;
 const AHEAD_BLOCKS_MAX = 64;
 /** Bytes of blocks that are kept unless told; the kernel's page cache holds what was answered. */
 const CACHE_BYTES_MAX = 64 << 20;
-/** Files of a directory up to this size are fetched together, up to so many bytes in all. */
-const SMALL_FILE_BYTES_MAX = 16 << 10;
-const NEIGHBOUR_BYTES_MAX = 256 << 10;
-/** How many of them at a time. */
-const NEIGHBOURS_AT_ONCE = 16;
-
 export interface ContentLoaderOptions {
   readonly blobs: Pick<BlobService, "open">;
   /** Ends everything that is under way. */
@@ -53,10 +48,12 @@ export class ContentLoader {
   /** By digest and number; the order is that of use. */
   readonly #blocks = new Map<string, Block>();
   readonly #patterns = new Map<Digest, Pattern>();
+  readonly #neighbours: NeighbourRun;
   #cached = 0;
 
   constructor(table: InodeTable, { blobs, signal, cacheBytesMax }: ContentLoaderOptions) {
     this.#table = table;
+    this.#neighbours = new NeighbourRun(table);
     this.#blobs = blobs;
     this.#signal = signal;
     this.#cacheBytesMax = cacheBytesMax ?? CACHE_BYTES_MAX;
@@ -69,7 +66,7 @@ export class ContentLoader {
     const first = Math.floor(start / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
     this.#want(digest, { size, first, last: last + this.#ahead(digest, first, last) });
-    if (size <= SMALL_FILE_BYTES_MAX) this.#neighbours(id);
+    if (size <= NEIGHBOUR_FILE_BYTES_MAX) this.#fetchNeighbours(id);
     // Taken all at once: while one is waited for, another could be evicted.
     const blocks: Promise<Uint8Array>[] = [];
     for (let number = first; number <= last; number++) {
@@ -204,26 +201,13 @@ export class ContentLoader {
     }
   }
 
-  /** Starts fetching the small files that stand next to `id` in its directory. */
-  #neighbours(id: number): void {
-    const table = this.#table;
-    const parent = table.parentOf(id);
-    if (!table.isPopulated(parent)) return;
-    const last = table.firstChildOf(parent) + table.childCountOf(parent);
-    const wanted: { digest: Digest; size: number }[] = [];
-    let bytes = 0;
-    for (let next = id + 1; next < last && bytes < NEIGHBOUR_BYTES_MAX; next++) {
-      const type = table.typeOf(next);
-      const size = table.sizeOf(next);
-      if (type !== TYPE.FILE && type !== TYPE.EXECUTABLE) continue;
-      if (size === 0 || size > SMALL_FILE_BYTES_MAX) continue;
-      const digest = parseDigest(table.digestOf(next));
-      bytes += size;
-      if (!this.#blocks.has(blockKey(digest, 0))) wanted.push({ digest, size });
+  /** Starts fetching the files that are likely to be read next. */
+  #fetchNeighbours(id: number): void {
+    for (const next of this.#neighbours.after(id)) {
+      const size = this.#table.sizeOf(next);
+      const last = Math.ceil(size / BLOCK_BYTES) - 1;
+      this.#want(parseDigest(this.#table.digestOf(next)), { size, first: 0, last });
     }
-    // A run that was fetched already is extended only when half of it was used.
-    if (wanted.length < NEIGHBOURS_AT_ONCE / 2 && bytes >= NEIGHBOUR_BYTES_MAX) return;
-    for (const { digest, size } of wanted) this.#want(digest, { size, first: 0, last: 0 });
   }
 }
 
