@@ -149,7 +149,7 @@ async function packWhole(world: NixWorld, { system }: NetbootSite): Promise<stri
   const tree = world.temporary("tree");
   await mkdir(join(tree, "nix/store"), { recursive: true });
   await mkdir(join(tree, "bin"));
-  await mkdir(join(tree, "modules"));
+  for (const name of ["modules", "etc"]) await mkdir(join(tree, name));
   const netboot = join(repositoryRoot(), "packages/cli/netboot");
   await cp("/bin/busybox", join(tree, "bin/busybox"));
   await cp(join(netboot, "dhcp"), join(tree, "dhcp"));

@@ -67,7 +67,7 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
 const CONTENTS = "contents";
 /** Of contents in memory where the contents in the store are limited. */
 const BLOCKS_BYTES = 4 << 20;
-const CHUNKS_MAX = 8;
+const CHUNKS_MAX = 16;
 /** How soon --patient asks a server again that failed. */
 const PATIENT_REST_MS = 2_000;
 /** For the process that serves a mount which its parent holds. */
@@ -230,8 +230,12 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
     sizeMax === undefined
       ? heldContents(store)
       : await boundedContents(store, join(options.store ?? defaultStorePath(), CONTENTS), sizeMax);
-  const chunksMax = sizeMax === undefined ? undefined : CHUNKS_MAX;
-  const blobs = new LazyBlobs({ store: contents, paths: lazyPaths, substituter, log, chunksMax });
+  // A blob that leaves no room for others would be fetched once more, to be thrown away.
+  const limits = sizeMax === undefined ? {} : { chunksMax: CHUNKS_MAX, joinBytesMax: sizeMax / 4 };
+  const blobs = new LazyBlobs({
+    ...{ store: contents, paths: lazyPaths, substituter, log },
+    ...limits,
+  });
   const pin = `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`;
   const storeRoots = createStoreRootNodes({
     ...{ store, pathInfos, substituter, lazyPaths, pin },

@@ -45,6 +45,8 @@ export class ContentLoader {
   readonly #blobs: Pick<BlobService, "open">;
   readonly #signal: AbortSignal;
   readonly #cacheBytesMax: number;
+  /** What is fetched ahead must not go before it is read. */
+  readonly #aheadMax: number;
   /** By digest and number; the order is that of use. */
   readonly #blocks = new Map<string, Block>();
   readonly #patterns = new Map<Digest, Pattern>();
@@ -57,6 +59,8 @@ export class ContentLoader {
     this.#blobs = blobs;
     this.#signal = signal;
     this.#cacheBytesMax = cacheBytesMax ?? CACHE_BYTES_MAX;
+    const quarter = Math.floor(this.#cacheBytesMax / BLOCK_BYTES / 4);
+    this.#aheadMax = Math.min(AHEAD_BLOCKS_MAX, quarter);
   }
 
   /** The bytes of the range in order, as views that are not to be changed. */
@@ -90,7 +94,7 @@ export class ContentLoader {
     const inOrder = pattern !== undefined && Math.abs(first - pattern.next) <= 8;
     const fromStart = pattern === undefined && first === 0;
     let ahead = 0;
-    if (inOrder) ahead = Math.min(Math.max(pattern.ahead * 2, 1), AHEAD_BLOCKS_MAX);
+    if (inOrder) ahead = Math.min(Math.max(pattern.ahead * 2, 1), this.#aheadMax);
     else if (fromStart) ahead = 1;
     this.#patterns.set(digest, { next: Math.max(last + 1, pattern?.next ?? 0), ahead });
     for (const oldest of this.#patterns.keys()) {

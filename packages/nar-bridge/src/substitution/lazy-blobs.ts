@@ -24,6 +24,8 @@ export interface LazyBlobsOptions {
   readonly log: Log;
   /** Most chunks, of 512 KiB at most, that are kept in memory. Default 48. */
   readonly chunksMax?: number | undefined;
+  /** Larger blobs stay chunks, also when all of them have been here. Default: none does. */
+  readonly joinBytesMax?: number | undefined;
 }
 
 /** A connection may have been closed while it was not used. */
@@ -48,6 +50,7 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
       fetches: this.#fetches,
       chunksMax: options.chunksMax,
       onWhole: (source) => {
+        if (source.blob.size > (options.joinBytesMax ?? Number.POSITIVE_INFINITY)) return;
         const joining = this.#join(source).finally(() => this.#joining.delete(joining));
         this.#joining.add(joining);
       },
