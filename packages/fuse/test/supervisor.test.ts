@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, rm, stat, writeFile } from "node:fs/promises";
+import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { resends } from "../src/cloned-descriptor.ts";
@@ -111,10 +112,10 @@ describe("a supervised mount", () => {
     const gate = `${directory.path}/gate`;
     await using m = await supervised({ gates: { name: gate }, clone: true });
     const child = spawn("stat", [`${m.at}/t`], { env: { LC_ALL: "C" } });
-    const said = once(child.stderr, "data");
+    const said = text(child.stderr);
     await waitsForAnswer(child.pid ?? 0);
     process.kill(m.mount.pid, "SIGKILL");
-    expect(String((await said)[0])).toContain("Software caused connection abort");
+    expect(await said).toContain("Software caused connection abort");
     await writeFile(gate, "");
     expect(await output(`cat '${m.at}/t/sub/file'`)).toBe("content\n");
   });
