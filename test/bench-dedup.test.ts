@@ -140,8 +140,9 @@ describe("castore bench dedup", () => {
     expect(output).toMatch(/nars \d+\/19 .* % · .* of .* left/);
   });
 
-  it("reads a NAR of 300 MiB in 320 MiB at most, all told", async () => {
-    const files = { zeros: Buffer.alloc(256 << 20), noise: noise(48 << 20, "n") };
+  // Some 250 MiB on Node 20, and 340 on Node 22, which takes fresh memory for each frame.
+  it("reads a NAR of 816 MiB in 512 MiB at most, all told", async () => {
+    const files = { zeros: Buffer.alloc(768 << 20), noise: noise(48 << 20, "n") };
     const path = { storePath: standInStorePath("large"), files, references: [] };
     await using server = await StandInCache.start({ objects: await cacheObjects([path], "none") });
     const options = ["--cache", server.origin, "--pair", `:${path.storePath}`];
@@ -154,7 +155,7 @@ describe("castore bench dedup", () => {
     const [code] = await once(child, "close");
     clearInterval(timer);
     expect(code).toBe(0);
-    expect(peak).toBeLessThan(320 << 20);
+    expect(peak).toBeLessThan(512 << 20);
   });
 
   it.each([

@@ -133,7 +133,8 @@ test("held back, a wrong byte never leaves and the next source serves all", asyn
 
 test("a slow NAR is released after the holding time, but for its tail", async () => {
   const slow = scripted("slow", { hangAt: 200_000 });
-  const { bytes, error } = await deliver([slow], { holdBytes: 1 << 20, holdMs: 20, stallMs: 100 });
+  const times = { holdMs: 20, stallMs: 2_000 };
+  const { bytes, error } = await deliver([slow], { holdBytes: 1 << 20, ...times });
   expect(error).toMatchObject({ code: "UNAVAILABLE" });
   expect(bytes.equals(NAR.subarray(0, 200_000 - TAIL_BYTES))).toBe(true);
 });

@@ -11,6 +11,8 @@ const SPARE_BYTES_MAX = COMPRESSOR_BACKLOG_BYTES;
 const BUFFER_BYTES_MIN = 1 << 14;
 /** A heap this small makes V8 collect what lies outside of it every 32 MiB, not at leisure. */
 const THREAD_HEAP_MIB = 64;
+/** Each frame's encoder and output are garbage at once. */
+const THREAD_YOUNG_MIB = 1;
 
 /** Tells how small zstd makes bytes, in other threads. */
 export interface Compressor extends AsyncDisposable {
@@ -113,7 +115,10 @@ class ThreadedCompressor implements Compressor {
 
   #start(): Thread {
     const file = new URL("./dedup-compressor-thread.js", import.meta.url);
-    const resourceLimits = { maxOldGenerationSizeMb: THREAD_HEAP_MIB };
+    const resourceLimits = {
+      maxOldGenerationSizeMb: THREAD_HEAP_MIB,
+      maxYoungGenerationSizeMb: THREAD_YOUNG_MIB,
+    };
     const worker = new Worker(file, { workerData: this.#levels, resourceLimits });
     const thread: Thread = { worker, tasks: [], done: 0, backlog: 0 };
     worker.on("message", ({ buffer, sizes }: CompressorAnswer) => {
