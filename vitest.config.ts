@@ -31,6 +31,9 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 120_000,
     maxWorkers: 2,
+    // A shared machine may stall for seconds: what fails once is shown, what fails twice is wrong.
+    // A machine that does not boot is never tried again.
+    retry: process.env.CI === undefined || isMachines ? 0 : 1,
     reporters: ["default", "json"],
     outputFile: { json: ".cache/test-report.json" },
   },
