@@ -37,3 +37,8 @@ export class CastoreError extends Error {
 export function isCastoreError(error: unknown, code?: CastoreErrorCode): error is CastoreError {
   return error instanceof CastoreError && (code === undefined || error.code === code);
 }
+
+/** What was thrown, for people: the message of an Error, anything else as text. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}

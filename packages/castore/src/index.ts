@@ -3,6 +3,7 @@ export {
   CastoreError,
   type CastoreErrorCode,
   isCastoreError,
+  messageOf,
 } from "./castore-error.ts";
 export {
   CHUNK_SIZES,

@@ -1,6 +1,6 @@
 import { mkdir, rename, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { CastoreError } from "@castore/castore";
+import { CastoreError, messageOf } from "@castore/castore";
 import {
   createHttpClient,
   createUpstream,
@@ -128,7 +128,7 @@ function hashOf(text: string) {
   try {
     return parseStoreHash(name.replace(/^(.{32})-.*$/, "$1"));
   } catch (error) {
-    throw new InvalidArgumentError(error instanceof Error ? error.message : String(error));
+    throw new InvalidArgumentError(messageOf(error));
   }
 }
 

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { CastoreError } from "@castore/castore";
+import { CastoreError, messageOf } from "@castore/castore";
 import type { Command, Option } from "commander";
 import { parse, TomlDate, TomlError, type TomlTable, type TomlValue } from "smol-toml";
 
@@ -85,7 +85,7 @@ function optionValue({ path, key, option }: Setting, value: unknown): unknown {
     try {
       result = option.parseArg === undefined ? text : option.parseArg(text, result);
     } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause);
+      const why = messageOf(cause);
       // The parameters of a service URL may be secret.
       const shown = text.replace(/\?.*/s, "?…");
       throw new CastoreError("INVALID", `${path}: ${key} ${shown}: ${why}`, { cause });

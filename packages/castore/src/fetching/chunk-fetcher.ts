@@ -1,4 +1,4 @@
-import { CastoreError } from "../castore-error.ts";
+import { CastoreError, messageOf } from "../castore-error.ts";
 import { type Digest, digestOf } from "../model/digest.ts";
 import type { ChunkMeta } from "../services/blob-service.ts";
 import type { CallOptions } from "../streams/byte-source.ts";
@@ -281,8 +281,4 @@ function createWanted(chunk: ChunkMeta, cost: TransferCost, urgency: Urgency): W
   // A failure nobody waits for any more is nobody's concern.
   bytes.catch(() => {});
   return { chunk, uses: 1, cost, urgency, bytes, settle, fail, state: "waiting" };
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

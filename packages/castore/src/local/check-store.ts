@@ -8,6 +8,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { messageOf } from "../castore-error.ts";
 import { createDigestHasher, type Digest, digestOf, digestOfBytes } from "../model/digest.ts";
 import { decodeDirectory } from "../model/directory-codec.ts";
 import { decodeBlobRow } from "./blob-row.ts";
@@ -132,7 +133,7 @@ class StoreCheck {
       if (inline === undefined) return this.#fileFault(digest, size);
       return digestOf(inline) === digest ? undefined : "the row has another digest";
     } catch (error) {
-      return error instanceof Error ? error.message : String(error);
+      return messageOf(error);
     }
   }
 
@@ -309,7 +310,7 @@ class StoreCheck {
       check();
       return true;
     } catch (error) {
-      const cause = error instanceof Error ? error.message : String(error);
+      const cause = messageOf(error);
       this.#fault({ kind, name, message: cause });
       return false;
     }

@@ -1,4 +1,4 @@
-import { CastoreError, type CastoreErrorCode } from "../castore-error.ts";
+import { CastoreError, type CastoreErrorCode, messageOf } from "../castore-error.ts";
 
 /** LMDB's own codes that say more than "it failed". */
 const MDB_CORRUPT = new Set([-30797, -30796, -30793, -30782]);
@@ -30,7 +30,7 @@ const ERRNO_NUMBERS: Readonly<Record<number, string>> = {
  */
 export function storeError(what: string, cause: unknown): CastoreError {
   if (cause instanceof CastoreError) return cause;
-  const message = cause instanceof Error ? cause.message : String(cause);
+  const message = messageOf(cause);
   return new CastoreError(codeOf(cause), `${what}: ${message}`, { cause });
 }
 

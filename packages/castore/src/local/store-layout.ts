@@ -1,5 +1,4 @@
-import { constants } from "node:fs";
-import { access, mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CastoreError } from "../castore-error.ts";
 import { syncPath } from "../files/sync.ts";
@@ -85,12 +84,4 @@ export async function createLayout(layout: StoreLayout): Promise<void> {
   } catch (cause) {
     throw storeError(`create store ${layout.path}`, cause);
   }
-}
-
-/** Whether this process may write there. */
-export async function isWritable(path: string): Promise<boolean> {
-  return access(path, constants.W_OK).then(
-    () => true,
-    () => false,
-  );
 }

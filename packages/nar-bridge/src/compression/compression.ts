@@ -14,6 +14,7 @@ import {
   cancellable,
   createZstdDecoder,
   createZstdEncoder,
+  messageOf,
   throughDuplex,
 } from "@castore/castore";
 import { decodeBzip2 } from "./bzip2-decoder.ts";
@@ -101,7 +102,7 @@ async function* decodeZlib(
     }
   }
   yield* throughDuplex(counted(), decoder, (cause) => {
-    const message = cause instanceof Error ? cause.message : String(cause);
+    const message = messageOf(cause);
     return new CastoreError("CORRUPT", `${name}: ${message}`, { cause });
   });
   if (decoder.bytesWritten !== given) {

@@ -1,6 +1,6 @@
 import { createRequire } from "node:module";
 import type { Duplex } from "node:stream";
-import { type ByteSource, CastoreError, throughDuplex } from "@castore/castore";
+import { type ByteSource, CastoreError, messageOf, throughDuplex } from "@castore/castore";
 import { sliceXz } from "./xz-slices.ts";
 import { XZ_WINDOW_BYTES_MAX, XzWindowCheck } from "./xz-window.ts";
 
@@ -121,7 +121,7 @@ export async function* encodeXz(
 }
 
 function decodingFault(cause: unknown): CastoreError {
-  const message = cause instanceof Error ? cause.message : String(cause);
+  const message = messageOf(cause);
   if (message.includes("Memory usage limit")) {
     return new CastoreError("EXHAUSTED", "xz: window above 128 MiB", { cause });
   }

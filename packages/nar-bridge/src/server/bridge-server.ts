@@ -1,4 +1,4 @@
-import { CastoreError } from "@castore/castore";
+import { CastoreError, messageOf } from "@castore/castore";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Log } from "../log.ts";
 import { formatCacheInfo } from "../nix/cache-info.ts";
@@ -147,7 +147,7 @@ async function passOn(
     await sendBytes(reply, 200, headers, answer.body);
   } catch (error) {
     if (signal.aborted) return;
-    log(`${path}: ${error instanceof Error ? error.message : String(error)}`);
+    log(`${path}: ${messageOf(error)}`);
     if (!reply.raw.headersSent && !reply.sent) reply.callNotFound();
   }
 }

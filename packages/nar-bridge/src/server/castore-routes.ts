@@ -11,6 +11,7 @@ import {
   encodeRecipe,
   isCastoreError,
   type LocalStore,
+  messageOf,
   parseDigest,
 } from "@castore/castore";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
@@ -122,8 +123,7 @@ export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutes
         signal: clientSignal(reply),
         encoding,
         kept: kept[encoding],
-        onFailed: (error) =>
-          log(`fetch: ${error instanceof Error ? error.message : String(error)}`),
+        onFailed: (error) => log(`fetch: ${messageOf(error)}`),
       }),
     );
     await sendBytes(reply, 200, { "content-type": OBJECT_TYPE, ...DYNAMIC }, frames);

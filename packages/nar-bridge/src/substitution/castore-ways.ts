@@ -1,4 +1,4 @@
-import type { CallOptions, LocalStore, TransferCost } from "@castore/castore";
+import { type CallOptions, type LocalStore, messageOf, type TransferCost } from "@castore/castore";
 import type { Log } from "../log.ts";
 import type { Upgrade } from "../nix/cache-info.ts";
 import { parseSnixNarUrl } from "../nix/cache-url.ts";
@@ -136,7 +136,7 @@ export class CastoreWays implements Disposable {
   }
 
   #rests(name: string, server: URL, ms: number, reason: unknown): void {
-    const why = reason instanceof Error ? reason.message : String(reason);
+    const why = messageOf(reason);
     this.#options.log(`${name}: is left alone for ${ms / 1000} s: ${why}`);
     this.#options.onRest?.(server);
   }

@@ -7,6 +7,7 @@ import {
   type ChunkPlan,
   type Digest,
   isCastoreError,
+  messageOf,
   type OpenBlobOptions,
   type RecipeChunk,
 } from "@castore/castore";
@@ -191,8 +192,4 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
     const server = way.endpoint.base.href;
     this.#options.log(`blob ${blob.digest} by castore at ${server}: ${messageOf(error)}`);
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

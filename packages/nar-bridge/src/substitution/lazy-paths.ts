@@ -5,6 +5,7 @@ import {
   CHUNK_SIZES,
   type Digest,
   type LocalStore,
+  messageOf,
   planTree,
   type Recipe,
   walkFiles,
@@ -217,8 +218,4 @@ export class LazyPaths {
       }
     }
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

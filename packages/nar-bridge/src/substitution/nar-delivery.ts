@@ -1,5 +1,5 @@
 import { createHash, type Hash } from "node:crypto";
-import { CastoreError, cancellable } from "@castore/castore";
+import { CastoreError, cancellable, messageOf } from "@castore/castore";
 import type { ContentCheck } from "../nar/content-check.ts";
 import { type NarHash, narHashOf } from "../nix/nix-hash.ts";
 
@@ -78,7 +78,7 @@ export async function* deliverNar(
     } catch (error) {
       options.signal.throwIfAborted();
       source.failed?.(error, error instanceof WrongBytes);
-      reasons.push(`${source.name}: ${error instanceof Error ? error.message : String(error)}`);
+      reasons.push(`${source.name}: ${messageOf(error)}`);
       cause = error;
       if (released.msLeft() <= 0) break;
     } finally {

@@ -1,4 +1,4 @@
-import { type CallOptions, isCastoreError, type LocalStore } from "@castore/castore";
+import { type CallOptions, isCastoreError, type LocalStore, messageOf } from "@castore/castore";
 import { LRUCache } from "lru-cache";
 import type { Log } from "../log.ts";
 import { type StoreHash, storePathHash } from "../nix/store-path.ts";
@@ -206,10 +206,6 @@ export class NarSources implements Disposable {
 
 function storeHashOf({ narInfo }: FoundNarInfo): StoreHash {
   return storePathHash(narInfo.storePath);
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 function wrongKey({ upstream, narInfo }: FoundNarInfo, way: NarWay): string {

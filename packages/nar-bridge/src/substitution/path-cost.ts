@@ -1,6 +1,7 @@
 import {
   createTransferCost,
   type LocalStore,
+  messageOf,
   type Node,
   type StoreTable,
   type TransferCost,
@@ -71,7 +72,7 @@ export class PathCostMeter {
 
   failed(source: string, error: unknown): void {
     if (this.#failures.length === FAILURES_MAX) return;
-    this.#failures.push(`${source}: ${error instanceof Error ? error.message : String(error)}`);
+    this.#failures.push(`${source}: ${messageOf(error)}`);
   }
 
   /** Says why the way is the one that it is; by default the prices, or the failures, do. */

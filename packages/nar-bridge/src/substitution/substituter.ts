@@ -5,6 +5,7 @@ import {
   isCastoreError,
   type Lease,
   type LocalStore,
+  messageOf,
   type Node,
 } from "@castore/castore";
 import { LRUCache } from "lru-cache";
@@ -362,8 +363,4 @@ export class Substituter implements AsyncDisposable {
       });
     this.#storing.set(narHash, kept);
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -1,3 +1,4 @@
+import { messageOf } from "@castore/castore";
 import type { Connection, ConnectionPool } from "./connection-pool.ts";
 
 /** One request on one connection, until its answer is read or given up. */
@@ -52,6 +53,6 @@ export function describeFailure(error: unknown): string {
     UND_ERR_BODY_TIMEOUT: "the body stalled",
     UND_ERR_SOCKET: "the connection was closed",
   };
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   return texts[String(errorCode(error))] ?? message;
 }

@@ -1,4 +1,10 @@
-import { type CallOptions, CastoreError, isCastoreError, untilAborted } from "@castore/castore";
+import {
+  type CallOptions,
+  CastoreError,
+  isCastoreError,
+  messageOf,
+  untilAborted,
+} from "@castore/castore";
 import { LRUCache } from "lru-cache";
 import { parseCompression } from "../compression/compression.ts";
 import type { NarInfo } from "../nix/nar-info.ts";
@@ -278,7 +284,7 @@ class PrioritizedUpstreams implements UpstreamSet {
       const verdict = this.#options.accept(narInfo, upstream);
       return verdict === true ? narInfo : verdict;
     } catch (error) {
-      return error instanceof Error ? error.message : String(error);
+      return messageOf(error);
     }
   }
 }
@@ -302,7 +308,7 @@ function lookupTimeout({ url }: Upstream): CastoreError {
 
 /** Tells `attempt` what the failure means for the upstream, and the failure's message. */
 function settle(attempt: Attempt, error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   if (isFault(error)) attempt.failed(message);
   else if (!isOwnLimit(error)) attempt.succeeded(); // it answered, if not to our liking
   return message;
