@@ -1,14 +1,6 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseEntryText } from "@castore/castore";
-import {
-  NIX_STORE_DIR,
-  openPathInfoService,
-  parseAbsoluteStorePath,
-  parseNarHash,
-  parsePathInfoServiceUrl,
-} from "@castore/nar-bridge";
 import type { Command } from "commander";
 import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
@@ -16,6 +8,7 @@ import { runCastore, startCastore } from "../../../test/support/castore-process.
 import { FUZZ_RUNS, mutated } from "../../../test/support/mutated-bytes.ts";
 import { applyConfigFile } from "../src/config-file.ts";
 import { serveCommand } from "../src/serve-command.ts";
+import { putPathInfo } from "./put-path-info.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "castore-config-"));
 const config = join(directory, "castore.toml");
@@ -30,22 +23,7 @@ describe("serve --config composes near and far", () => {
     writeFileSync(file, `contents of ${name}\n`);
     const url = `file://${objects}`;
     const { stdout } = await runCastore(["import", "--store", url, file]);
-    const { entry, narHash, narSize } = JSON.parse(stdout);
-    const parsed = parsePathInfoServiceUrl(url);
-    if (parsed.type === "binary-cache") throw new Error(`${url}: only reads`);
-    await using opened = await openPathInfoService(parsed);
-    await opened.service.put({
-      storePath: parseAbsoluteStorePath(`/nix/store/${digit.repeat(32)}-${name}`),
-      storeDir: NIX_STORE_DIR,
-      node: parseEntryText(entry),
-      narHash: parseNarHash(narHash),
-      narSize,
-      references: [],
-      deriver: undefined,
-      ca: undefined,
-      signatures: [],
-      rootSignatures: [],
-    });
+    await putPathInfo(url, `/nix/store/${digit.repeat(32)}-${name}`, JSON.parse(stdout));
     return url;
   }
 

@@ -1,17 +1,10 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseEntryText } from "@castore/castore";
-import {
-  NIX_STORE_DIR,
-  openPathInfoService,
-  parseAbsoluteStorePath,
-  parseNarHash,
-  parsePathInfoServiceUrl,
-} from "@castore/nar-bridge";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { runCastore, startCastore } from "../../../test/support/castore-process.ts";
 import { type S3Server, startS3Server } from "../../../test/support/s3-server.ts";
+import { type Imported, putPathInfo } from "./put-path-info.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "castore-urls-"));
 const tree = join(directory, "tree");
@@ -39,31 +32,6 @@ async function castore(...args: readonly string[]): Promise<string> {
   return stdout;
 }
 
-interface Imported {
-  readonly entry: string;
-  readonly narHash: string;
-  readonly narSize: number;
-}
-
-/** Stores a path info of what was imported, which only `path-info` is for. */
-async function putPathInfo(url: string, { entry, narHash, narSize }: Imported): Promise<void> {
-  const parsed = parsePathInfoServiceUrl(url);
-  if (parsed.type === "binary-cache") throw new Error(`${url}: only reads`);
-  await using opened = await openPathInfoService(parsed);
-  await opened.service.put({
-    storePath: parseAbsoluteStorePath(STORE_PATH),
-    storeDir: NIX_STORE_DIR,
-    node: parseEntryText(entry),
-    narHash: parseNarHash(narHash),
-    narSize,
-    references: [],
-    deriver: undefined,
-    ca: undefined,
-    signatures: [],
-    rootSignatures: [],
-  });
-}
-
 /** Every command that takes a service URL, on `url`. */
 async function useAll(url: string): Promise<void> {
   const [line = ""] = (await castore("import", "--store", url, tree)).split("\n");
@@ -76,7 +44,7 @@ async function useAll(url: string): Promise<void> {
   writeFileSync(narFile, nar);
   const again = await castore("import-nar", "--store", url, narFile);
   expect(JSON.parse(again)).toMatchObject({ entry, narHash: imported.narHash });
-  await putPathInfo(url, imported);
+  await putPathInfo(url, STORE_PATH, imported);
   expect(await castore("path-info", "--store", url, STORE_PATH)).toContain(imported.narHash);
   expect(await castore("ls", "--store", url, `${STORE_PATH}/sub`)).toMatch(/ 9 file\n$/);
 }

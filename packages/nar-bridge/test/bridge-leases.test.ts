@@ -1,22 +1,14 @@
 import { digestOf } from "@castore/castore";
-import { afterEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { StandInCache } from "../../../test/support/stand-in-cache.ts";
 import { type Bridge, startBridge } from "./bridge-fixture.ts";
+import { closeAfterEach } from "./close-after-each.ts";
 import { directory, file } from "./nar-fixture.ts";
 import { makePath, publish } from "./path-fixture.ts";
 import { open, raw, receive } from "./raw-client.ts";
 import { makeProgram, NOISE, startUpgradeWorld, storeHashOf } from "./upgrade-fixture.ts";
 
-const opened: AsyncDisposable[] = [];
-afterEach(async () => {
-  for (const resource of opened.splice(0).reverse()) await resource[Symbol.asyncDispose]();
-});
-
-async function use<T extends AsyncDisposable>(starting: Promise<T>): Promise<T> {
-  const resource = await starting;
-  opened.push(resource);
-  return resource;
-}
+const use = closeAfterEach();
 
 const EARLY = Buffer.alloc(500_000, "early");
 

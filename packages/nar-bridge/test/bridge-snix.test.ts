@@ -1,6 +1,7 @@
 import type { ChunkMeta, Directory } from "@castore/castore";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { startBridge } from "./bridge-fixture.ts";
+import { closeAfterEach } from "./close-after-each.ts";
 import { directory, file } from "./nar-fixture.ts";
 import { makePath, type TestPath } from "./path-fixture.ts";
 import { raw } from "./raw-client.ts";
@@ -14,16 +15,7 @@ import {
 } from "./snix-fixture.ts";
 import { makeProgram, NOISE } from "./upgrade-fixture.ts";
 
-const opened: AsyncDisposable[] = [];
-afterEach(async () => {
-  for (const resource of opened.splice(0).reverse()) await resource[Symbol.asyncDispose]();
-});
-
-async function use<T extends AsyncDisposable>(starting: Promise<T>): Promise<T> {
-  const resource = await starting;
-  opened.push(resource);
-  return resource;
-}
+const use = closeAfterEach();
 
 const PLAIN = /^GET \/nar\//;
 

@@ -7,13 +7,14 @@ import {
   FETCH_END_BYTES,
   type Recipe,
 } from "@castore/castore";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import {
   type ClosureRecord,
   decodeClosureStream,
   encodeClosureStream,
 } from "../src/path-infos/closure-stream.ts";
 import { startBridge } from "./bridge-fixture.ts";
+import { closeAfterEach } from "./close-after-each.ts";
 import { directory, file, gather } from "./nar-fixture.ts";
 import { makePath, type TestPath } from "./path-fixture.ts";
 import { raw } from "./raw-client.ts";
@@ -21,16 +22,7 @@ import { Relay, type RelayFault } from "./relay.ts";
 import { type Serve, startServe, upload } from "./serve-fixture.ts";
 import { NOISE, startCompanionWorld, startUpgradeWorld, storeHashOf } from "./upgrade-fixture.ts";
 
-const opened: AsyncDisposable[] = [];
-afterEach(async () => {
-  for (const resource of opened.splice(0).reverse()) await resource[Symbol.asyncDispose]();
-});
-
-async function use<T extends AsyncDisposable>(starting: Promise<T>): Promise<T> {
-  const resource = await starting;
-  opened.push(resource);
-  return resource;
-}
+const use = closeAfterEach();
 
 function bigPath(name: string, change = ""): Promise<TestPath> {
   const contents = Buffer.from(NOISE);

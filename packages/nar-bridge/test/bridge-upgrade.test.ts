@@ -2,12 +2,13 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeDirectory, encodeRecipe } from "@castore/castore";
-import { afterEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { StandInCache } from "../../../test/support/stand-in-cache.ts";
 import { RecipeStore } from "../src/path-infos/recipe-store.ts";
 import { substituteClosure } from "../src/substitution/closure-substitution.ts";
 import { PathCosts } from "../src/substitution/path-cost.ts";
 import { startBridge } from "./bridge-fixture.ts";
+import { closeAfterEach } from "./close-after-each.ts";
 import { directory, file } from "./nar-fixture.ts";
 import { makePath, narInfoPath, publish, type TestPath } from "./path-fixture.ts";
 import { raw } from "./raw-client.ts";
@@ -21,16 +22,7 @@ import {
   storeHashOf,
 } from "./upgrade-fixture.ts";
 
-const opened: AsyncDisposable[] = [];
-afterEach(async () => {
-  for (const resource of opened.splice(0).reverse()) await resource[Symbol.asyncDispose]();
-});
-
-async function use<T extends AsyncDisposable>(starting: Promise<T>): Promise<T> {
-  const resource = await starting;
-  opened.push(resource);
-  return resource;
-}
+const use = closeAfterEach();
 
 const CASTORE = / \/castore\//;
 const FETCH = /^POST \/castore\/fetch$/;
@@ -103,20 +95,17 @@ test("a path that differs by the hashes of its references only costs no chunk", 
 
 test("what passed as a plain NAR is not fetched again for the next version", async () => {
   const directory = mkdtempSync(join(tmpdir(), "castore-upgrade-"));
-  opened.push({
-    async [Symbol.asyncDispose]() {
-      rmSync(directory, { recursive: true });
-    },
-  });
+  const removed = async () => rmSync(directory, { recursive: true });
+  await use(Promise.resolve({ [Symbol.asyncDispose]: removed }));
   const one = await makeProgram(1);
   const two = await makeProgram(2);
   const { relay } = await use(startUpgradeWorld([...one, ...two]));
   const options = { upstreams: [relay.url], directory };
-  const before = await use(startBridge({ ...options, upgrade: "never" }));
-  for (const path of one) await raw(before.url + path.bridged);
-  expect(relay.seen(CASTORE)).toEqual([]);
-  await before[Symbol.asyncDispose]();
-  opened.pop();
+  {
+    await using before = await startBridge({ ...options, upgrade: "never" });
+    for (const path of one) await raw(before.url + path.bridged);
+    expect(relay.seen(CASTORE)).toEqual([]);
+  }
   const after = await use(startBridge(options));
   for (const { bridged, nar } of two) {
     expect((await raw(after.url + bridged)).body.equals(nar)).toBe(true);
