@@ -1,3 +1,4 @@
+import { setTimeout } from "node:timers/promises";
 import { zstdCompress } from "@castore/castore";
 import { describe, expect, it } from "vitest";
 import { prose } from "../../../test/support/stand-in-closure.ts";
@@ -43,5 +44,13 @@ describe("createCompressor()", () => {
     await expect(settled).rejects.toThrow("stopped");
     await expect(compressor.room()).rejects.toThrow("stopped");
     expect(done).toBe(0);
+  });
+
+  it("may be closed while its threads start, however far they are", async () => {
+    for (let round = 0; round < 20; round++) {
+      await using compressor = createCompressor([1]);
+      compressor.submit(new Uint8Array(10), () => {});
+      await setTimeout(round * 10);
+    }
   });
 });

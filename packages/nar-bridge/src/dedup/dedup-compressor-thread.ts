@@ -1,6 +1,6 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { zstdCompress } from "@castore/castore";
-import type { CompressorAnswer, CompressorTask } from "./dedup-compressor.ts";
+import type { CompressorAnswer, CompressorLoaded, CompressorTask } from "./dedup-compressor.ts";
 
 /** Levels of zstd, as the thread was started with. */
 const levels: readonly number[] = workerData;
@@ -11,3 +11,6 @@ parentPort?.on("message", ({ buffer, size }: CompressorTask) => {
   const answer: CompressorAnswer = { buffer, sizes };
   parentPort?.postMessage(answer, [buffer]);
 });
+
+const loaded: CompressorLoaded = "loaded";
+parentPort?.postMessage(loaded);

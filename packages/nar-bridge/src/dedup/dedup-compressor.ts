@@ -41,6 +41,9 @@ export interface CompressorTask {
   readonly size: number;
 }
 
+/** What a thread says first. */
+export type CompressorLoaded = "loaded";
+
 export interface CompressorAnswer {
   readonly buffer: ArrayBuffer;
   readonly sizes: readonly number[];
@@ -53,6 +56,8 @@ interface Task {
 
 interface Thread {
   readonly worker: Worker;
+  /** Resolves once the thread has loaded its modules, or has ended. */
+  readonly loaded: Promise<unknown>;
   /** In the order of submission, which is that of the answers. */
   readonly tasks: Task[];
   /** How many tasks it has answered. */
@@ -103,7 +108,13 @@ class ThreadedCompressor implements Compressor {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#fail(new Error("the compressor is closed"));
-    await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
+    await Promise.all(
+      this.#threads.map(async ({ worker, loaded }) => {
+        // A native module that is being loaded by a thread that ends takes the process with it.
+        await loaded;
+        await worker.terminate();
+      }),
+    );
   }
 
   #idlest(): Thread {
@@ -120,8 +131,14 @@ class ThreadedCompressor implements Compressor {
       maxYoungGenerationSizeMb: THREAD_YOUNG_MIB,
     };
     const worker = new Worker(file, { workerData: this.#levels, resourceLimits });
-    const thread: Thread = { worker, tasks: [], done: 0, backlog: 0 };
-    worker.on("message", ({ buffer, sizes }: CompressorAnswer) => {
+    const loaded = new Promise<void>((resolve) => {
+      worker.once("message", () => resolve());
+      worker.once("exit", () => resolve());
+    });
+    const thread: Thread = { worker, loaded, tasks: [], done: 0, backlog: 0 };
+    worker.on("message", (message: CompressorAnswer | CompressorLoaded) => {
+      if (message === "loaded") return;
+      const { buffer, sizes } = message;
       this.#buffers.give(buffer);
       const task = thread.tasks.shift();
       if (task === undefined) return;
