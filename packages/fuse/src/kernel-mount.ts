@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import {
   CastoreError,
   createStaticRootNodes,
@@ -17,7 +18,7 @@ import {
 } from "@castore/castore";
 import { buildErofsImage } from "./erofs-image.ts";
 import { type Mount, type MountOptions, mountStore } from "./mount.ts";
-import { checkMountpoint, unmountFuse } from "./mountpoint.ts";
+import { abortDevice, checkMountpoint, deviceAt, unmountFuse } from "./mountpoint.ts";
 import { loadSyscalls, MOUNT_FLAG } from "./syscalls.ts";
 
 /** Files up to this size lie in the image if they are at hand; a local store keeps them inline. */
@@ -69,6 +70,10 @@ export async function mountKernel(options: KernelMountOptions): Promise<Mount> {
     mountpoint: at("objects"),
     roots: objects,
   });
+  const device = deviceAt(at("objects"));
+  const abort = async () => {
+    if (device !== undefined) await abortDevice(device, syscalls);
+  };
   try {
     await writeFile(at("image"), image, { mode: 0o400 });
     const source = { source: at("image"), target: at("erofs"), type: "erofs", data: "" };
@@ -86,13 +91,22 @@ export async function mountKernel(options: KernelMountOptions): Promise<Mount> {
   } finally {
     await rm(work, { recursive: true, force: true });
   }
-  return mountOf(mountpoint, store);
+  return mountOf(mountpoint, { store, abort, log: options.log });
 }
+
+/** For so long a mount that is taken away serves those who still use it. */
+const USERS_MS = 2_000;
 
 /** Objects are looked up by digest; nobody else sees them. */
 const OBJECTS = { extraRoots: [], listRoot: false, over: false } as const;
 
-function mountOf(mountpoint: string, store: Mount): Mount {
+interface KernelMountParts extends Pick<MountOptions, "log"> {
+  readonly store: Mount;
+  /** Ends the store for all who use it. */
+  readonly abort: () => Promise<void>;
+}
+
+function mountOf(mountpoint: string, { store, abort, log = () => {} }: KernelMountParts): Mount {
   let isOver = false;
   const ended = store.ended.finally(() => {
     isOver = true;
@@ -100,6 +114,11 @@ function mountOf(mountpoint: string, store: Mount): Mount {
   ended.catch(() => {}); // for whoever asks
   const close = async () => {
     if (!isOver) await unmountFuse(mountpoint, { lazy: true });
+    await Promise.race([ended, setTimeout(USERS_MS, undefined, { ref: false })]);
+    if (!isOver) {
+      log(`${mountpoint}: who still uses it, maybe in another mount namespace, gets errors now`);
+      await abort();
+    }
     await ended;
   };
   return {

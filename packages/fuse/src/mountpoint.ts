@@ -1,6 +1,8 @@
 import { spawn, spawnSync } from "node:child_process";
 import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
-import { readdir, realpath, stat } from "node:fs/promises";
+import { mkdtemp, readdir, realpath, rmdir, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { CastoreError } from "@castore/castore";
 import { loadSyscalls, MOUNT_FLAG, type Syscalls, UMOUNT_FLAG } from "./syscalls.ts";
@@ -126,8 +128,26 @@ function setReadAhead(mountpoint: string, kib: number): void {
   }
 }
 
+/**
+ * Ends the FUSE connection of `device`, and all who wait for it, wherever copies of its mount are
+ * left. For root; fusectl need not be mounted.
+ */
+export async function abortDevice(device: string, syscalls: Syscalls): Promise<void> {
+  const at = await mkdtemp(join(tmpdir(), "castore-fusectl-"));
+  try {
+    syscalls.mount({ source: "none", target: at, type: "fusectl", flags: 0, data: "" });
+    try {
+      writeFileSync(`${at}/${device.split(":")[1]}/abort`, "1");
+    } finally {
+      syscalls.umount(at, UMOUNT_FLAG.DETACH);
+    }
+  } finally {
+    await rmdir(at);
+  }
+}
+
 /** "0:45" of what castore mounted last there: looking at it itself would wait for its server. */
-function deviceAt(mountpoint: string): string | undefined {
+export function deviceAt(mountpoint: string): string | undefined {
   for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n").reverse()) {
     const [, , device = "", , place = ""] = line.split(" ");
     const path = place.replace(/\\([0-7]{3})/g, (_, octal) =>

@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdir, rm } from "node:fs/promises";
 import { type PathComponent, pathComponentOfText } from "@castore/castore";
 import { expect, it } from "vitest";
@@ -57,5 +59,21 @@ it("a larger set goes over a smaller one, which its users keep", async () => {
   expect(await output(`ls '${store.mountpoint}'`)).toBe("a\n");
   await first.close();
   await mkdir(`${store.mountpoint}/free`);
+  await remove(store);
+});
+
+it("ends when it is closed although a copy of it is in another mount namespace", async () => {
+  const store = await makeStore(true);
+  const said: string[] = [];
+  const log = (message: string) => said.push(message);
+  const mount = await mountKernel({ ...store, names: [store.a], log });
+  const script = `echo ready; read line; cat '${store.mountpoint}/a/sub/large' >/dev/null`;
+  const user = spawn("unshare", ["-m", "--propagation", "private", "sh", "-c", script]);
+  await once(user.stdout, "data");
+  await mount.close();
+  expect(said.join("\n")).toContain("gets errors now");
+  const exited = once(user, "exit");
+  user.stdin.end("\n");
+  expect((await exited)[0]).not.toBe(0);
   await remove(store);
 });
