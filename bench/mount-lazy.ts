@@ -1,6 +1,6 @@
 import { execFile, spawn } from "node:child_process";
 import { once as eventOf } from "node:events";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { openLocalStore } from "@castore/castore";
@@ -9,22 +9,32 @@ import { castoreProgram, runCastore, startCastore } from "../test/support/castor
 import { type CountingProxy, startCountingProxy } from "../test/support/counting-proxy.ts";
 import { repositoryRoot } from "../test/support/repository-root.ts";
 import { type Benchmark, type Case, type Measures, once, timed } from "./benchmark.ts";
+import { kept } from "./kept.ts";
 import { type BenchKeys, createBenchKeys, importPath } from "./path-import.ts";
 import { startShapingRelay } from "./shaping-relay.ts";
 
 const execute = promisify(execFile);
 const LINK = { bitsPerSecond: 100e6, roundTripMs: 20 };
 const CLOSURE_BYTES = 500e6;
+/** In the directory that is kept. */
+const STORE = "served";
+const CLOSURE_FILE = "closure.json";
 const IMPORTS = "import json, asyncio, email, http.client";
 
-/** What one closure is served by, and its sizes. */
-interface Served extends AsyncDisposable {
-  readonly proxy: CountingProxy;
-  readonly keys: BenchKeys;
+/** What stays of a closure for the next run. */
+interface Closure {
+  /** Public keys of narinfos and of roots. */
+  readonly narInfoKey: string;
+  readonly rootKey: string;
   readonly python: StorePath;
   /** It and all that it refers to. */
-  readonly closure: readonly StorePath[];
+  readonly paths: readonly StorePath[];
   readonly xzBytes: number;
+}
+
+/** A closure, and what it is served by. */
+interface Served extends Closure, AsyncDisposable {
+  readonly proxy: CountingProxy;
 }
 
 /**
@@ -32,7 +42,7 @@ interface Served extends AsyncDisposable {
  * is mounted; beside it, the closure substituted first.
  */
 export function prepareLazyMount(work: string, scale: number): Benchmark {
-  const served = once(() => serveClosure(work, scale));
+  const served = once(() => serveClosure(scale));
   const trace = join(work, "trace");
   const limits = { received: 0.1 };
   return {
@@ -69,18 +79,15 @@ export function prepareLazyMount(work: string, scale: number): Benchmark {
   };
 }
 
-/** Makes the closure, and serves it. */
-async function serveClosure(work: string, scale: number): Promise<Served> {
-  await mkdir(work, { recursive: true });
-  const keys = createBenchKeys();
-  const store = join(work, "served");
-  const closure = await makeClosure(work, { store, keys, scale });
-  const [python] = closure;
-  const xzBytes = await exportedBytes(work, store, python);
-  const serve = await startCastore("serve", ["--store", store]);
+/** Makes the closure, unless an earlier run did, and serves it. */
+async function serveClosure(scale: number): Promise<Served> {
+  const { directory, prepare } = kept(`mount/closure-${scale}`, (at) => makeClosure(at, scale));
+  await prepare();
+  const closure: Closure = JSON.parse(await readFile(join(directory, CLOSURE_FILE), "utf8"));
+  const serve = await startCastore("serve", ["--store", join(directory, STORE)]);
   const proxy = await startCountingProxy(serve.url);
   return {
-    ...{ proxy, keys, python, closure, xzBytes },
+    ...{ ...closure, proxy },
     async [Symbol.asyncDispose]() {
       await proxy[Symbol.asyncDispose]();
       await serve[Symbol.asyncDispose]();
@@ -106,7 +113,7 @@ interface LazyCaseOptions {
 }
 
 async function readThroughMount(work: string, served: Served): Promise<Measures> {
-  const names = served.closure.join(" ");
+  const names = served.paths.join(" ");
   return await throughMount(work, served, [], (at) =>
     run(["bash", "-c", `set -o pipefail; tar -C '${at}' -cf - ${names} | cat >/dev/null`]),
   );
@@ -124,11 +131,7 @@ async function throughMount(
   const at = join(work, "mnt");
   const store = join(work, "mounted");
   await mkdir(at, { recursive: true });
-  const trust = [
-    "--trusted-root-key",
-    served.keys.root.publicKey.text,
-    ...upstreamOf(relay, served),
-  ];
+  const trust = ["--trusted-root-key", served.rootKey, ...upstreamOf(relay, served)];
   const args = ["mount", "--store", store, ...trust, "--list-root", ...more, at];
   const child = spawn(process.execPath, [castoreProgram(), ...args], {
     stdio: ["ignore", "pipe", "inherit"],
@@ -189,8 +192,8 @@ function substitutedFirst(work: string, served: Served): Promise<Measures> {
   });
 }
 
-const upstreamOf = ({ url }: { readonly url: string }, { keys }: Served): string[] => [
-  ...["--upstream", url, "--trusted-public-key", keys.narInfo.publicKey.text],
+const upstreamOf = ({ url }: { readonly url: string }, { narInfoKey }: Served): string[] => [
+  ...["--upstream", url, "--trusted-public-key", narInfoKey],
 ];
 
 function measuresOf(seconds: number, bytesDown: number, { xzBytes, proxy }: Served): Measures {
@@ -213,14 +216,30 @@ async function run([program = "", ...args]: readonly string[]): Promise<void> {
   await execute(program, args, { maxBuffer: 1 << 26, cwd: "/" });
 }
 
-/** Debian's python3 as one path, first, and others that it refers to, up to CLOSURE_BYTES. */
-async function makeClosure(
-  work: string,
-  { store: path, keys, scale }: { store: string; keys: BenchKeys; scale: number },
-): Promise<readonly [StorePath, ...StorePath[]]> {
-  await using store = await openLocalStore({ path, create: true });
-  const files = join(work, "python");
+/**
+ * A store with Debian's python3 as one path that refers to others, all of them CLOSURE_BYTES, and
+ * beside it what there is to say of them.
+ */
+async function makeClosure(at: string, scale: number): Promise<void> {
+  const keys = createBenchKeys();
+  const files = join(at, "python");
   await copyPython(files);
+  const paths = await importClosure(at, { files, keys, scale });
+  const [python] = paths;
+  const closure: Closure = {
+    narInfoKey: keys.narInfo.publicKey.text,
+    rootKey: keys.root.publicKey.text,
+    ...{ python, paths, xzBytes: await exportedBytes(at, python) },
+  };
+  await writeFile(join(at, CLOSURE_FILE), JSON.stringify(closure));
+}
+
+/** python3 first. */
+async function importClosure(
+  at: string,
+  { files, keys, scale }: { files: string; keys: BenchKeys; scale: number },
+): Promise<readonly [StorePath, ...StorePath[]]> {
+  await using store = await openLocalStore({ path: join(at, STORE), create: true });
   let bytes = await sizeOf(files);
   const references: StorePath[] = [];
   const modules = join(repositoryRoot(), "node_modules");
@@ -266,18 +285,10 @@ async function sizeOf(directory: string): Promise<number> {
 }
 
 /** Bytes of the closure's NARs as a plain cache serves them. */
-async function exportedBytes(work: string, store: string, path: StorePath): Promise<number> {
-  const to = join(work, "exported");
-  const args = [
-    "export",
-    "--store",
-    store,
-    "--to",
-    to,
-    "--compression",
-    "xz",
-    `/nix/store/${path}`,
-  ];
+async function exportedBytes(at: string, path: StorePath): Promise<number> {
+  const to = join(at, "exported");
+  const compressed = ["--to", to, "--compression", "xz"];
+  const args = ["export", "--store", join(at, STORE), ...compressed, `/nix/store/${path}`];
   const { code, stderr } = await runCastore(args);
   if (code !== 0) throw new Error(stderr);
   let bytes = 0;

@@ -4,14 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { openLocalStore } from "@castore/castore";
-import {
-  type Benchmark,
-  type BenchmarkOptions,
-  type Case,
-  type Group,
-  type Measures,
-  once,
-} from "./benchmark.ts";
+import type { Benchmark, BenchmarkOptions, Case, Group, Measures } from "./benchmark.ts";
+import { kept } from "./kept.ts";
 import { prepareLazyMount } from "./mount-lazy.ts";
 import {
   bindfsPeer,
@@ -33,6 +27,9 @@ const TREE_FILES = 50_000;
 const LARGE_BYTES = 500e6;
 const LOOKUPS = 20_000;
 const RANDOM_READS = 50_000;
+/** Beside a sample, in the directory that is kept. */
+const STORE = "store";
+const IMAGE = "squashfs";
 
 /** A tree in all the ways in which it is shown: native first. */
 interface Sample {
@@ -53,12 +50,14 @@ export async function prepareMount({ scale }: BenchmarkOptions): Promise<Benchma
   const largeBytes = Math.max(1 << 20, Math.round(LARGE_BYTES * scale));
   const lookups = Math.max(100, Math.round(LOOKUPS * scale));
   const reads = Math.max(100, Math.round(RANDOM_READS * scale));
-  const tree = sampleOf(work, "tree", `${files.toLocaleString("en")} files`, (directory) =>
-    writeTree(directory, files),
-  );
-  const large = sampleOf(work, "large", `${Math.round(largeBytes / 1e6)} MB`, (directory) =>
-    writeLargeFile(join(directory, "file"), largeBytes),
-  );
+  const tree = sampleOf(work, {
+    ...{ name: "tree", size: files, title: `${files.toLocaleString("en")} files` },
+    write: (directory) => writeTree(directory, files),
+  });
+  const large = sampleOf(work, {
+    ...{ name: "large", size: largeBytes, title: `${Math.round(largeBytes / 1e6)} MB` },
+    write: (directory) => writeLargeFile(join(directory, "file"), largeBytes),
+  });
   const lazy = prepareLazyMount(join(work, "lazy"), scale);
   return {
     corpus: { files, largeBytes, lookups, ...lazy.corpus },
@@ -76,38 +75,47 @@ export async function prepareMount({ scale }: BenchmarkOptions): Promise<Benchma
   };
 }
 
-type WriteSample = (directory: string) => Promise<void>;
+interface SampleOptions {
+  readonly name: string;
+  readonly size: number;
+  readonly title: string;
+  readonly write: (directory: string) => Promise<void>;
+}
 
-function sampleOf(work: string, name: string, title: string, write: WriteSample): Sample {
-  const directory = join(work, name);
-  const image = join(work, `${name}.squashfs`);
-  const at = (peer: string) => join(work, `${name}-by-${peer}`);
-  const below = benchPath(name);
-  const castore = { store: join(work, `${name}-store`), below };
-  const prepare = once(async () => {
-    await importSample(work, name, write);
+function sampleOf(work: string, { name, size, title, write }: SampleOptions): Sample {
+  const { directory, prepare } = kept(`mount/${name}-${size}`, async (directory) => {
+    await importSample(directory, name, write);
     // As they are: decompression is not what is compared.
     const plain = ["-noI", "-noD", "-noF", "-noX", "-no-progress", "-quiet"];
-    await execute("mksquashfs", [directory, image, ...plain]);
+    await execute("mksquashfs", [join(directory, name), join(directory, IMAGE), ...plain]);
   });
+  const native = join(directory, name);
+  const at = (peer: string) => join(work, `${name}-by-${peer}`);
+  const below = benchPath(name);
+  const castore = { store: join(directory, STORE), below };
   const peers = [
-    nativePeer(directory),
+    nativePeer(native),
     castorePeer("castore", { ...castore, at: at("castore") }),
     castorePeer("castore --passthrough", { ...castore, at: at("through"), passthrough: true }),
     castorePeer("castore --kernel", { ...castore, at: at("kernel"), kernel: [below] }),
-    squashfusePeer(image, at("squashfuse")),
-    bindfsPeer(directory, at("bindfs")),
-    ...(process.arch === "x64" ? [fuseNativePeer(directory, at("fuse-native"))] : []),
+    squashfusePeer(join(directory, IMAGE), at("squashfuse")),
+    bindfsPeer(native, at("bindfs")),
+    ...(process.arch === "x64" ? [fuseNativePeer(native, at("fuse-native"))] : []),
   ];
   return { title, prepare, peers };
 }
 
 /** Writes a sample, and a store that has it. */
-async function importSample(work: string, name: string, write: WriteSample): Promise<void> {
-  await mkdir(join(work, name));
-  await write(join(work, name));
-  await using store = await openLocalStore({ path: join(work, `${name}-store`), create: true });
-  await importPath(store, join(work, name), { name, references: [], keys: createBenchKeys() });
+async function importSample(
+  directory: string,
+  name: string,
+  write: SampleOptions["write"],
+): Promise<void> {
+  const files = join(directory, name);
+  await mkdir(files);
+  await write(files);
+  await using store = await openLocalStore({ path: join(directory, STORE), create: true });
+  await importPath(store, files, { name, references: [], keys: createBenchKeys() });
 }
 
 function treeGroups(sample: Sample): Group[] {
@@ -164,17 +172,17 @@ async function lookupGroup(work: string, count: number): Promise<Group> {
     await compilePeer("lookup-server", work),
     await compilePeer("lookups", work),
   ];
-  const prepare = once(() =>
-    importSample(work, "names", async (directory) => {
-      for (let i = 0; i < count; i++) await writeFile(join(directory, `file-${i}`), "");
+  const { directory, prepare } = kept(`mount/names-${count}`, (directory) =>
+    importSample(directory, "names", async (files) => {
+      for (let i = 0; i < count; i++) await writeFile(join(files, `file-${i}`), "");
     }),
   );
-  const castore = { store: join(work, "names-store"), below: benchPath("names") };
+  const castore = { store: join(directory, STORE), below: benchPath("names") };
   const at = (peer: string) => join(work, `names-by-${peer}`);
   const peers = [
     lookupServerPeer(server, at("loop")),
     castorePeer("castore", { ...castore, at: at("castore") }),
-    bindfsPeer(join(work, "names"), at("bindfs")),
+    bindfsPeer(join(directory, "names"), at("bindfs")),
   ];
   const script = (at: string) => `'${client}' '${at}' ${count}`;
   // The name that is not there has the directory loaded, and nothing of it cached.

@@ -14,7 +14,7 @@ import {
   storePathOf,
 } from "@castore/nar-bridge";
 
-/** Keys of one run: for narinfos, and for roots. */
+/** Keys of one corpus: for narinfos, and for roots. */
 export interface BenchKeys {
   readonly narInfo: SecretKey;
   readonly root: RootSigningKey;

@@ -15,17 +15,21 @@ type Blobs = Pick<BlobService, "open">;
  */
 export function patientBlobs(blobs: Blobs, log: Log): Blobs {
   return {
-    async open(digest, { size, signal } = {}) {
-      if (size === undefined) return blobs.open(digest, { signal });
-      return patientReader(blobs, { digest, size, log });
+    async open(digest, { size, signal, whole } = {}) {
+      if (size === undefined) return blobs.open(digest, { signal, whole });
+      return patientReader(blobs, { digest, size, whole, log });
     },
   };
 }
 
-function patientReader(
-  blobs: Blobs,
-  { digest, size, log }: { readonly digest: Digest; readonly size: number; readonly log: Log },
-): BlobReader {
+interface PatientBlob {
+  readonly digest: Digest;
+  readonly size: number;
+  readonly whole: boolean | undefined;
+  readonly log: Log;
+}
+
+function patientReader(blobs: Blobs, { digest, size, whole, log }: PatientBlob): BlobReader {
   const close = async (): Promise<void> => {};
   return {
     size,
@@ -34,7 +38,7 @@ function patientReader(
       let at = start;
       for (let pauseMs = PAUSE_MS; at < end; pauseMs = Math.min(2 * pauseMs, PAUSE_MS_MAX)) {
         try {
-          const reader = await blobs.open(digest, { size, signal });
+          const reader = await blobs.open(digest, { size, signal, whole });
           if (reader === undefined) throw new CastoreError("INCOMPLETE", `blob ${digest}: absent`);
           await using _closed = reader;
           for await (const piece of reader.stream(at, end, options)) {

@@ -6,8 +6,8 @@ import {
   parseDigest,
 } from "@castore/castore";
 import type { ContentRange } from "./content-source.ts";
-import type { InodeTable } from "./inode-table.ts";
-import { NEIGHBOUR_FILE_BYTES_MAX, NeighbourRun } from "./neighbour-run.ts";
+import type { InodeWriter } from "./inode-writer.ts";
+import { NEIGHBOUR_FILE_BYTES_MAX, NeighbourRun, type Run } from "./neighbour-run.ts";
 
 /** Contents are asked for in blocks of this size: the kernel's own read-ahead by default. */
 const BLOCK_BYTES = 128 << 10;
@@ -28,12 +28,23 @@ interface Block {
   size: number;
 }
 
+/** Blocks of a blob of `size` bytes. */
+interface Want {
+  readonly size: number;
+  readonly first: number;
+  readonly last: number;
+  /** All of it is wanted. */
+  readonly whole?: boolean | undefined;
+}
+
 /** What is known of how a file is being read. */
 interface Pattern {
   /** Where a program that reads in order goes on, in blocks. */
   next: number;
   /** How many blocks to fetch beyond what is asked for. */
   ahead: number;
+  /** Up to where blocks were wanted. */
+  end: number;
 }
 
 /**
@@ -41,7 +52,7 @@ interface Pattern {
  * a run of blocks; how far it runs ahead follows from the reads before.
  */
 export class ContentLoader {
-  readonly #table: InodeTable;
+  readonly #table: InodeWriter;
   readonly #blobs: Pick<BlobService, "open">;
   readonly #signal: AbortSignal;
   readonly #cacheBytesMax: number;
@@ -53,14 +64,14 @@ export class ContentLoader {
   readonly #neighbours: NeighbourRun;
   #cached = 0;
 
-  constructor(table: InodeTable, { blobs, signal, cacheBytesMax }: ContentLoaderOptions) {
+  constructor(table: InodeWriter, { blobs, signal, cacheBytesMax }: ContentLoaderOptions) {
     this.#table = table;
-    this.#neighbours = new NeighbourRun(table);
     this.#blobs = blobs;
     this.#signal = signal;
     this.#cacheBytesMax = cacheBytesMax ?? CACHE_BYTES_MAX;
     const quarter = Math.floor(this.#cacheBytesMax / BLOCK_BYTES / 4);
     this.#aheadMax = Math.min(AHEAD_BLOCKS_MAX, quarter);
+    this.#neighbours = new NeighbourRun(table, quarter * BLOCK_BYTES);
   }
 
   /** The bytes of the range in order, as views that are not to be changed. */
@@ -69,8 +80,8 @@ export class ContentLoader {
     const size = this.#table.sizeOf(id);
     const first = Math.floor(start / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
-    this.#want(digest, { size, first, last: last + this.#ahead(digest, first, last) });
-    if (size <= NEIGHBOUR_FILE_BYTES_MAX) this.#fetchNeighbours(id);
+    this.#want(digest, { size, first, last: this.#lastWanted(digest, first, last) });
+    if (size <= NEIGHBOUR_FILE_BYTES_MAX || start === 0) this.#fetchRun(this.#neighbours.after(id));
     // Taken all at once: while one is waited for, another could be evicted.
     const blocks: Promise<Uint8Array>[] = [];
     for (let number = first; number <= last; number++) {
@@ -86,8 +97,14 @@ export class ContentLoader {
     return pieces;
   }
 
-  /** How many blocks to fetch beyond `last`. */
-  #ahead(digest: Digest, first: number, last: number): number {
+  /** Fetches what comes next, now that a file is read for which `table.awaitRead` was called. */
+  wasRead(id: number): void {
+    this.#table.awaitRead(id, false);
+    this.#fetchRun(this.#neighbours.further(id));
+  }
+
+  /** The last block to fetch: some beyond `last` where a program reads in order. */
+  #lastWanted(digest: Digest, first: number, last: number): number {
     const pattern = this.#patterns.get(digest);
     this.#patterns.delete(digest);
     // The kernel's own read-ahead is asynchronous: its requests may come slightly out of order.
@@ -96,19 +113,19 @@ export class ContentLoader {
     let ahead = 0;
     if (inOrder) ahead = Math.min(Math.max(pattern.ahead * 2, 1), this.#aheadMax);
     else if (fromStart) ahead = 1;
-    this.#patterns.set(digest, { next: Math.max(last + 1, pattern?.next ?? 0), ahead });
+    // Many blocks at a time: one more for each that is read would be a request for each.
+    const isEnough = inOrder && last + ahead / 2 < pattern.end;
+    const end = isEnough ? pattern.end : last + ahead + 1;
+    this.#patterns.set(digest, { next: Math.max(last + 1, pattern?.next ?? 0), ahead, end });
     for (const oldest of this.#patterns.keys()) {
       if (this.#patterns.size <= 4096) break;
       this.#patterns.delete(oldest);
     }
-    return ahead;
+    return isEnough ? last : end - 1;
   }
 
   /** Starts fetching the blocks [first, last] that are not there or on their way. */
-  #want(
-    digest: Digest,
-    { size, first, last }: { size: number; first: number; last: number },
-  ): void {
+  #want(digest: Digest, { size, first, last, whole = false }: Want): void {
     const count = Math.ceil(size / BLOCK_BYTES);
     let run = -1;
     for (let number = first; number <= last + 1; number++) {
@@ -116,14 +133,17 @@ export class ContentLoader {
         number <= last && number < count && !this.#blocks.has(blockKey(digest, number));
       if (wanted && run < 0) run = number;
       if (!wanted && run >= 0) {
-        this.#fetch(digest, { size, first: run, end: number });
+        this.#fetch(digest, { size, first: run, end: number, whole });
         run = -1;
       }
     }
   }
 
   /** Fetches the blocks [first, end) with one stream. */
-  #fetch(digest: Digest, { size, first, end }: { size: number; first: number; end: number }): void {
+  #fetch(
+    digest: Digest,
+    { size, first, end, whole }: Omit<Want, "last"> & { readonly end: number },
+  ): void {
     const deliver: ((bytes: Uint8Array) => void)[] = [];
     const reject: ((error: unknown) => void)[] = [];
     for (let number = first; number < end; number++) {
@@ -140,18 +160,17 @@ export class ContentLoader {
       );
     }
     const range = { start: first * BLOCK_BYTES, end: Math.min(end * BLOCK_BYTES, size) };
-    this.#stream(digest, size, range, deliver).catch((error: unknown) => {
+    this.#stream(digest, { size, whole, ...range }, deliver).catch((error: unknown) => {
       for (const fail of reject) fail(error);
     });
   }
 
   async #stream(
     digest: Digest,
-    size: number,
-    { start, end }: { start: number; end: number },
+    { start, end, ...blob }: Pick<Want, "size" | "whole"> & { start: number; end: number },
     deliver: ((bytes: Uint8Array) => void)[],
   ): Promise<void> {
-    const reader = await this.#open(digest, size);
+    const reader = await this.#open(digest, blob);
     try {
       let block = Buffer.allocUnsafeSlow(Math.min(BLOCK_BYTES, end - start));
       let filled = 0;
@@ -178,8 +197,8 @@ export class ContentLoader {
     }
   }
 
-  async #open(digest: Digest, size: number): Promise<BlobReader> {
-    const reader = await this.#blobs.open(digest, { signal: this.#signal, size });
+  async #open(digest: Digest, { size, whole }: Pick<Want, "size" | "whole">): Promise<BlobReader> {
+    const reader = await this.#blobs.open(digest, { signal: this.#signal, size, whole });
     if (reader === undefined) throw new CastoreError("INCOMPLETE", `blob ${digest}: absent`);
     if (reader.size === size) return reader;
     await reader.close();
@@ -206,11 +225,13 @@ export class ContentLoader {
   }
 
   /** Starts fetching the files that are likely to be read next. */
-  #fetchNeighbours(id: number): void {
-    for (const next of this.#neighbours.after(id)) {
-      const size = this.#table.sizeOf(next);
-      const last = Math.ceil(size / BLOCK_BYTES) - 1;
-      this.#want(parseDigest(this.#table.digestOf(next)), { size, first: 0, last });
+  #fetchRun({ files, mark }: Run): void {
+    if (mark !== 0) this.#table.awaitRead(mark, true);
+    for (const { id, bytes } of files) {
+      const size = this.#table.sizeOf(id);
+      const last = Math.ceil(bytes / BLOCK_BYTES) - 1;
+      const digest = parseDigest(this.#table.digestOf(id));
+      this.#want(digest, { size, first: 0, last, whole: bytes === size });
     }
   }
 }

@@ -24,6 +24,7 @@ const GONE = 16;
 const FINAL = 32;
 const LAZY = 64;
 const HELD = 128;
+const AWAITED = 256;
 
 /** Most inodes of a mount; beyond that, directories that were not opened yet stay closed. */
 export const INODES_MAX = 1 << 25;
@@ -128,6 +129,11 @@ export class InodeTable {
   /** Whether a name in the root is kept from being collected; before that nothing below is used. */
   isHeld(id: number): boolean {
     return (this.#state(id) & HELD) !== 0;
+  }
+
+  /** Whether the thread that loads contents wants to know when the file is read. */
+  isAwaited(id: number): boolean {
+    return (this.#state(id) & AWAITED) !== 0;
   }
 
   parentOf(id: number): number {
@@ -304,6 +310,7 @@ export const INODE_LAYOUT = {
   FINAL,
   LAZY,
   HELD,
+  AWAITED,
   ROOT_SLOTS,
   ROOT_ID,
 } as const;

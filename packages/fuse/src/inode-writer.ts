@@ -125,6 +125,11 @@ export class InodeWriter extends InodeTable {
     this.#setBit(id, L.HELD, true);
   }
 
+  /** Says whether `isAwaited` is to be true of the file. */
+  awaitRead(id: number, awaited: boolean): void {
+    this.#setBit(id, L.AWAITED, awaited);
+  }
+
   /** Whether the entries of directory `digest` are known at some position. */
   knows(digest: string): boolean {
     return this.#populated.has(digest);

@@ -64,7 +64,7 @@ export class MountServer {
         opened: options.opened ?? new Map(),
       },
     });
-    this.started = this.#receive(worker);
+    this.started = this.#receive(worker, contents);
     // A process that ends waits for its threads, and this one waits for the kernel.
     process.once("exit", abandon);
     this.ended = ending(worker).finally(async () => {
@@ -96,12 +96,13 @@ export class MountServer {
     return this.#counters.reduce((sum, count) => sum + count, 0);
   }
 
-  #receive(worker: Worker): Promise<void> {
+  #receive(worker: Worker, contents: ContentLoader): Promise<void> {
     return new Promise((resolve, reject) => {
       worker.on("message", (message: SessionMessage) => {
         if (message.type === "miss") this.#misses.serve(message.request);
         else if (message.type === "interrupt") this.#misses.interrupt(message.low, message.high);
         else if (message.type === "touch") this.#recorder?.touch(message);
+        else if (message.type === "read") contents.wasRead(message.id);
         else if (message.ok) resolve();
         else reject(new CastoreError("UNSUPPORTED", "mount: this kernel is older than 5.4"));
       });

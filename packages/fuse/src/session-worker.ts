@@ -34,6 +34,8 @@ export type SessionMessage =
   | { readonly type: "interrupt"; readonly low: number; readonly high: number }
   /** Something is looked at or read for the first time. */
   | { readonly type: "touch"; readonly id: number; readonly start: number; readonly end: number }
+  /** A file is read of which that is awaited. */
+  | { readonly type: "read"; readonly id: number }
   /** INIT was answered, well or not. */
   | { readonly type: "started"; readonly ok: boolean };
 
@@ -69,6 +71,9 @@ async function serve(data: SessionWorkerData): Promise<void> {
       continue;
     }
     touches?.note(request);
+    if (opcode === OPCODE.READ && table.isAwaited(request.nodeId)) {
+      post({ type: "read", id: request.nodeId });
+    }
     const result = answers.answer(request);
     if (result > 0) writeReply(descriptor, reply.buffer, result);
     else if (result !== NO_ANSWER.NONE) post({ type: "miss", request: request.copy() });

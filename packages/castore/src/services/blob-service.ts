@@ -50,6 +50,8 @@ export interface BlobService {
 export interface OpenBlobOptions extends CallOptions {
   /** The size that a verified node gives the blob: what fetches needs to know how much to ask. */
   readonly size?: number | undefined;
+  /** All of it will be read: who fetches need not do so by parts. */
+  readonly whole?: boolean | undefined;
 }
 
 export interface PutBlobOptions extends CallOptions {

@@ -62,8 +62,10 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
     const { store, paths } = this.#options;
     const local = await store.blobs.open(digest, options);
     if (local !== undefined) return local;
-    const [source] = await paths.sources(digest, options.size, options);
-    if (source && (await this.#ranges.isOffered(source, options))) return this.#partial(source);
+    if (options.whole !== true) {
+      const [source] = await paths.sources(digest, options.size, options);
+      if (source && (await this.#ranges.isOffered(source, options))) return this.#partial(source);
+    }
     await this.#bring(digest, options);
     return store.blobs.open(digest, options);
   }
