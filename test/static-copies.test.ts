@@ -72,7 +72,8 @@ describe("an export that is copied", () => {
     // Two of 900,000 and 1,400,000 bytes; the second has its chunks in both forms.
     expect(count(/^chunks/)).toBeGreaterThan(blobs);
     expect(count(/^chunks/)).toBeLessThanOrEqual(blobs + (0.9 + 2 * 1.4) * 4 + 4);
-    expect(files.length - count(/^(chunks|blobs)/)).toBe(6 * 2 + 1 + 2);
+    expect(count(/^outboard/)).toBe(1);
+    expect(files.length - count(/^(chunks|blobs|outboard)/)).toBe(6 * 2 + 1 + 2);
   });
 
   it("rsync copies it in two passes, and takes away what was pruned", async () => {

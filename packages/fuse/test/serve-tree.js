@@ -2,9 +2,10 @@
  * A mount in a process of its own: `node serve-tree.js '{"mountpoint":…,"trees":{"name":"path"}}'`.
  * Says "ready" once mounted; unmounts when its standard input ends; with "fall" on standard input
  * it dies of an exception. With "inherited" it serves a supervised mount; "gates" names files by
- * "name", "entries" and "content": that is answered only once the file is there.
+ * "name", "entries" and "content": that is answered only once the file is there. "once" names a
+ * file: where it is there, another process was started before, and this one fails.
  */
-import { existsSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import {
   createMemoryBlobService,
@@ -15,7 +16,8 @@ import {
 import { INHERITED_MOUNT, mountStore } from "../dist/index.js";
 import { storePath } from "./store-path.js";
 
-const { trees, gates = {}, ...options } = JSON.parse(process.argv[2]);
+const { trees, gates = {}, once, ...options } = JSON.parse(process.argv[2]);
+if (once !== undefined) writeFileSync(once, "", { flag: "wx" });
 const store = {
   blobs: createMemoryBlobService(),
   directories: createMemoryDirectoryService(),

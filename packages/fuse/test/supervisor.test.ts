@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { once } from "node:events";
+import { once as eventOf } from "node:events";
 import { mkdir, rm, stat, writeFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
@@ -78,10 +78,10 @@ describe("a supervised mount", () => {
       "-c",
       `cd '${m.at}/t/sub'; exec 5<file; echo; read; cat file <&5`,
     ]);
-    await once(child.stdout, "data");
+    await eventOf(child.stdout, "data");
     const first = m.mount.pid;
     process.kill(first, "SIGKILL");
-    const said = once(child.stdout, "data");
+    const said = eventOf(child.stdout, "data");
     child.stdin.end("\n");
     expect(String(await said)).toBe("content\n");
     expect(await output(inodes)).toBe(before);
@@ -100,7 +100,7 @@ describe("a supervised mount", () => {
     const gate = `${directory.path}/gate`;
     await using m = await supervised({ gates: { [kind]: gate } });
     const child = spawn("bash", ["-c", `cd '${m.at}'; exec ${command}`]);
-    const said = once(child.stdout, "data");
+    const said = eventOf(child.stdout, "data");
     await waitsForAnswer(child.pid ?? 0);
     process.kill(m.mount.pid, "SIGKILL");
     await writeFile(gate, "");
@@ -134,6 +134,19 @@ describe("a supervised mount", () => {
     const mounting = superviseMount({ mountpoint, command: ["/bin/false"] });
     await expect(mounting).rejects.toMatchObject({ code: "UNAVAILABLE" });
     expect((await stat(mountpoint)).isDirectory()).toBe(true);
+  });
+
+  it("ends who waits when its server is killed and no other one starts", async () => {
+    await using directory = await temporary();
+    const once = `${directory.path}/once`;
+    await using m = await supervised({ once, gates: { content: "/nonexistent" } });
+    const reading = spawn("cat", [`${m.at}/t/sub/file`], { stdio: "ignore" });
+    const exited = eventOf(reading, "exit");
+    await waitsForAnswer(reading.pid ?? 0);
+    process.kill(m.mount.pid, "SIGKILL");
+    await expect(m.mount.ended).rejects.toThrow(/given up, the server ended with 1 again/);
+    expect((await exited)[0]).not.toBe(0);
+    expect(await output("cat /proc/mounts")).not.toContain(m.at);
   });
 
   it("ends who waits when servers hang one after the other", async () => {

@@ -27,6 +27,8 @@ import { compressMetadata, ObjectExport } from "./export-objects.ts";
 const PATHS_PARALLEL = 3;
 /** As Nix gives a cache that does not say. */
 const PRIORITY = 50;
+/** Beyond what every castore/1 server has (docs/protocol.md, section 3). */
+const EXPORT_FEATURES = ["outboard"];
 
 export interface ExportSource {
   readonly store: LocalStore;
@@ -119,7 +121,7 @@ function signed(pathInfo: PathInfo, keys: readonly RootSigningKey[]): PathInfo {
 async function greet(target: ExportDirectory, options: ExportOptions): Promise<void> {
   const { storeDir, rootSigningKeys } = options;
   const rootKeys = rootSigningKeys.map(({ publicKey }) => publicKey.text);
-  const info = JSON.stringify({ version: 1, storeDir, features: [], rootKeys });
+  const info = JSON.stringify({ version: 1, storeDir, features: EXPORT_FEATURES, rootKeys });
   const key = "nix-cache-info";
   const present = (await target.objects.get(key, options))?.toString("utf8");
   const said: CacheInfo =

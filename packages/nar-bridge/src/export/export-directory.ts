@@ -11,6 +11,7 @@ const KINDS: readonly RegExp[] = [
   /^pathinfo\/[0-9a-z]{32}$/,
   /^recipe\/[0-9a-f]{64}$/,
   /^dirs\/b3\/[0-9a-f]{4}\/[0-9a-f]{64}$/,
+  /^outboard\/[0-9a-f]{64}$/,
   /^blobs\/b3\/[0-9a-f]{4}\/[0-9a-f]{64}$/,
   /^chunks\/b3\/[0-9a-f]{4}\/[0-9a-f]{64}$/,
   /^nar\/[0-9a-z]{52}\.nar(\.[0-9a-z]+)?$/,

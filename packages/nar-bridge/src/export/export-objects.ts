@@ -1,6 +1,8 @@
 import {
+  type BlobReader,
   type BlobService,
   type ByteSource,
+  buildOutboard,
   type CallOptions,
   CastoreError,
   type ChunkMeta,
@@ -24,6 +26,7 @@ import { storePathHash } from "../nix/store-path.ts";
 import type { PathInfo } from "../path-infos/path-info.ts";
 import { encodeSignedPathInfo } from "../path-infos/path-info-codec.ts";
 import type { RecipeStore } from "../path-infos/recipe-store.ts";
+import { RANGED_BYTES_MIN } from "../substitution/lazy-ranges.ts";
 import type { ExportDirectory } from "./export-directory.ts";
 
 /** Files of one chunk put at once. Of others each has its own chunks under way. */
@@ -112,24 +115,35 @@ export class ObjectExport {
   }
 
   async #putBlob({ digest, size }: FileNode, options: CallOptions): Promise<void> {
-    const { store, target } = this.#options;
+    const { target } = this.#options;
     const key = objectKey("blobs", digest);
     if ((await this.#objects.head(key, options)) === undefined) {
-      const reader = await store.blobs.open(digest, options);
-      if (reader === undefined) throw new CastoreError("INCOMPLETE", `blob ${digest} is missing`);
-      try {
-        const bytes = reader.stream(0, reader.size, options);
-        await this.#blobs.put(bytes, { ...options, expect: digest });
-      } finally {
-        await reader.close();
-      }
+      await using reader = await this.#open(digest, options);
+      const bytes = reader.stream(0, reader.size, options);
+      await this.#blobs.put(bytes, { ...options, expect: digest });
     }
+    if (size >= RANGED_BYTES_MIN) await this.#putOutboard(digest, options);
     target.keep(key);
     // It may have been cut by another writer, elsewhere than the recipe cuts it.
     const isCut = target.isKeeping && size > ONE_CHUNK_BYTES;
     const chunks = isCut ? ((await this.#blobs.chunks(digest, options)) ?? []) : [];
     for (const chunk of chunks) target.keep(objectKey("chunks", chunk.digest));
     if (chunks.length === 0) target.keep(objectKey("chunks", digest));
+  }
+
+  async #putOutboard(digest: Digest, options: CallOptions): Promise<void> {
+    const key = `outboard/${digest}`;
+    this.#options.target.keep(key);
+    if ((await this.#objects.head(key, options)) !== undefined) return;
+    await using reader = await this.#open(digest, options);
+    const outboard = await buildOutboard(reader.stream(0, reader.size, options));
+    await this.#objects.put(key, outboard, { ...options, ifAbsent: true });
+  }
+
+  async #open(digest: Digest, options: CallOptions): Promise<BlobReader> {
+    const reader = await this.#options.store.blobs.open(digest, options);
+    if (reader !== undefined) return reader;
+    throw new CastoreError("INCOMPLETE", `blob ${digest} is missing`);
   }
 
   /** Resolves with the bytes that the chunk has in the directory. */
