@@ -2,7 +2,7 @@ import { createBridgeServer, type ListenAddress, listen } from "@castore/nar-bri
 import { Command, Option } from "commander";
 import { applyConfigFile } from "./config-file.ts";
 import { logLine, runServer } from "./run-server.ts";
-import { collect, parseListenAddress, parseSize } from "./settings.ts";
+import { collect, listenOption, parseSize } from "./settings.ts";
 import {
   openCache,
   openSubstituter,
@@ -20,7 +20,11 @@ export interface BridgeOptions extends StoreOptions, UpstreamOptions {
 /** The options that say where store paths come from; several commands share them. */
 export function addUpstreamOptions(command: Command): Command {
   return command
-    .option("--upstream <url>", "binary cache to substitute from, repeatable, in order", collect)
+    .option(
+      "--upstream <url>",
+      "binary cache, repeatable, in order (cache.nixos.org unless told)",
+      collect,
+    )
     .option("--trusted-public-key <key>", "NAME:BASE64 to trust narinfos by, repeatable", collect)
     .option("--castore-for <upstream=url>", "castore server for an upstream, repeatable", collect)
     .addOption(
@@ -35,10 +39,7 @@ export function addUpstreamOptions(command: Command): Command {
 export function bridgeCommand(): Command {
   const command = new Command("bridge")
     .description("Run the local substituter that Nix asks first.")
-    .option("--listen <address>", "HOST:PORT or unix:PATH", parseListenAddress, {
-      host: "127.0.0.1",
-      port: 9000,
-    })
+    .addOption(listenOption("127.0.0.1:9000"))
     .addOption(localStoreOption())
     .option("--store-max-size <size>", "evict the least recently used above this", parseSize)
     .option("--config <file>", "TOML file with these options under [bridge]");

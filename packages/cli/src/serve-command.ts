@@ -17,7 +17,7 @@ import { applyConfigFile } from "./config-file.ts";
 import { readKeys, readSecret } from "./key-files.ts";
 import { openCachedServices, openServices } from "./remote-store.ts";
 import { logLine, runServer } from "./run-server.ts";
-import { collect, parseListenAddress, parseSize } from "./settings.ts";
+import { collect, listenOption, parseListenAddress, parseSize } from "./settings.ts";
 import { openStore, type StoreOptions, UNLEASED_MS } from "./stack.ts";
 import { collectStoreUrls, isStoreUrl, storeOption } from "./store-command.ts";
 
@@ -38,10 +38,7 @@ interface ServeOptions extends StoreOptions {
 export function serveCommand(): Command {
   const command = new Command("serve")
     .description("Serve the local store as a binary cache, castore/1 included.")
-    .option("--listen <address>", "HOST:PORT or unix:PATH", parseListenAddress, {
-      host: "127.0.0.1",
-      port: 9001,
-    })
+    .addOption(listenOption("127.0.0.1:9001"))
     .option("--grpc-listen <address>", "also speak snix's gRPC there", parseListenAddress)
     .addOption(storeOption())
     .option("--far <url>", "serve what is there, too, once copied; repeatable", collectStoreUrls)

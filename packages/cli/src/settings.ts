@@ -1,7 +1,7 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import type { ListenAddress } from "@castore/nar-bridge";
-import { InvalidArgumentError } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 
 /** Where the store lies unless told: castore in the user's cache directory. */
 export function defaultStorePath(env: NodeJS.ProcessEnv = process.env): string {
@@ -36,6 +36,13 @@ export function parseListenAddress(text: string): ListenAddress {
     throw new InvalidArgumentError("want HOST:PORT, [IPV6]:PORT or unix:PATH");
   }
   return { host, port };
+}
+
+/** --listen, at `address` unless told. */
+export function listenOption(address: string): Option {
+  return new Option("--listen <address>", "HOST:PORT or unix:PATH")
+    .argParser(parseListenAddress)
+    .default(parseListenAddress(address), address);
 }
 
 /** Collects the values of an option that may be given several times. */

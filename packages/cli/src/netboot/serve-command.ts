@@ -4,7 +4,7 @@ import { CastoreError } from "@castore/castore";
 import type { ListenAddress } from "@castore/nar-bridge";
 import { Command } from "commander";
 import { serveLocalStore } from "../serve-command.ts";
-import { collect, parseListenAddress, parseSize } from "../settings.ts";
+import { collect, listenOption, parseSize } from "../settings.ts";
 import { addBootRoutes } from "./boot-routes.ts";
 
 interface NetbootServeOptions {
@@ -25,7 +25,7 @@ export function netbootServeCommand(): Command {
   const command = new Command("serve")
     .description("Serve kernel, initrd, iPXE script and the cache to machines that boot.")
     .requiredOption("--boot <dir>", "what castore netboot build wrote")
-    .option("--listen <address>", "HOST:PORT", parseListenAddress, { host: "0.0.0.0", port: 9002 })
+    .addOption(listenOption("0.0.0.0:9002"))
     .option("--machines <dir>", "their configurations: 52-54-00-12-34-56.conf, default.conf")
     .option("--command-line <words>", "further words for the kernel", "")
     .option("--profile <file>", "what machines load ahead: castore netboot profile writes it")
