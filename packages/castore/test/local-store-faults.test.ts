@@ -5,6 +5,7 @@ import { type CastoreErrorCode, isCastoreError } from "../src/castore-error.ts";
 import { openLocalStore } from "../src/local/open-local-store.ts";
 import { digestOf } from "../src/model/digest.ts";
 import { directoryOf } from "../src/model/directory.ts";
+import { openFileObjectStore } from "../src/objects/file-object-store.ts";
 import { readAll } from "./blob-service-suite.ts";
 import { withStore } from "./local-store-fixture.ts";
 import { record } from "./root-store-suite.ts";
@@ -35,6 +36,13 @@ test("a path without a store, and one that is something else, are refused", asyn
   await rejectsWith(openLocalStore({ path, create: true }), "INVALID");
   expect(await readdir(path)).toEqual(["precious"]);
   await rejectsWith(openLocalStore({ path: join(path, "precious"), create: true }), "INVALID");
+});
+
+test("a store where no directory can be made is refused at once", async () => {
+  // mkdir says ENOENT there, as if it were a parent that is missing.
+  const path = "/proc/castore/store";
+  await rejectsWith(openLocalStore({ path, create: true }), "UNAVAILABLE");
+  await rejectsWith(openFileObjectStore(path), "UNAVAILABLE");
 });
 
 test("what a crash has left of a store that was being made is made anew", async () => {

@@ -1,6 +1,7 @@
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CastoreError } from "../castore-error.ts";
+import { makeDirectories } from "../files/make-directories.ts";
 import { createGroupSync } from "../files/sync.ts";
 import { createNormalForm } from "../recipes/normal-form.ts";
 import { checkAndRepair } from "./check-and-repair.ts";
@@ -30,8 +31,7 @@ export async function openLocalStore(options: LocalStoreOptions): Promise<LocalS
   const readOnly = options.readOnly ?? false;
   if (options.create && !readOnly) {
     // Where a file stands in the way, the look at the format says so.
-    await mkdir(layout.path, { recursive: true }).catch((cause: unknown) => {
-      if (cause instanceof Error && "code" in cause && cause.code === "EEXIST") return;
+    await makeDirectories(layout.path).catch((cause: unknown) => {
       throw storeError(`create store ${layout.path}`, cause);
     });
   }

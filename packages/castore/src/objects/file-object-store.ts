@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, link, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { CastoreError, type CastoreErrorCode } from "../castore-error.ts";
+import { makeDirectories } from "../files/make-directories.ts";
 import { createGroupSync } from "../files/sync.ts";
 import { clipRange } from "../streams/byte-range.ts";
 import type { ByteSource, CallOptions } from "../streams/byte-source.ts";
@@ -35,7 +36,7 @@ export interface FileObjectStore extends ObjectStore {
 export async function openFileObjectStore(directory: string): Promise<FileObjectStore> {
   const store = new Files(directory);
   await faults(store.name, async () => {
-    await mkdir(directory, { recursive: true });
+    await makeDirectories(directory);
     await removeOldTemporaries(directory);
   });
   return store;
@@ -155,12 +156,8 @@ class Files implements FileObjectStore {
 
   /** Makes the directory of `path`, durably but for the entries of its own. */
   async #makeParent(path: string): Promise<void> {
-    const parent = dirname(path);
-    const made = await mkdir(parent, { recursive: true });
-    if (made === undefined) return;
-    for (let at = dirname(parent); at.length >= dirname(made).length; at = dirname(at)) {
-      await this.#groupSync.sync(at);
-    }
+    const made = await makeDirectories(dirname(path));
+    for (const directory of made) await this.#groupSync.sync(dirname(directory));
   }
 }
 
