@@ -88,7 +88,8 @@ export {
   type MessageCodec,
 } from "./grpc/grpc-method.ts";
 export { createGrpcServer, type GrpcServer, type GrpcServerOptions } from "./grpc/grpc-server.ts";
-export { GrpcStatusError, grpcStatus, hasGrpcStatus, isGrpcNotFound } from "./grpc/grpc-status.ts";
+export { GrpcStatusError, hasGrpcStatus, isGrpcNotFound } from "./grpc/grpc-status.ts";
+export { grpcStatus, grpcStatusName } from "./grpc/grpc-status-codes.ts";
 export type { RepairOptions, RepairReport } from "./local/check-and-repair.ts";
 export type { StoreFault } from "./local/check-store.ts";
 export type { CollectionReport } from "./local/garbage-collection.ts";

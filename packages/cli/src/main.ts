@@ -1,9 +1,6 @@
-import { setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";
-import { Command, CommanderError } from "commander";
-
-const EXIT_FAILED = 1;
-const EXIT_USAGE = 2;
+import { Command } from "commander";
+import { runProgram } from "./run-program.ts";
 
 /** Each command and the module that makes it: only the one that is run is loaded. */
 const COMMANDS: readonly (readonly [
@@ -131,41 +128,7 @@ async function createProgram(wanted: string | undefined): Promise<Command> {
     const command = name === wanted ? await load() : new Command(name);
     program.addCommand(command.summary(summary));
   }
-  strict(program);
   return program;
 }
 
-/** Usage errors are ours to report, from every sub-command; none inherits that from its parent. */
-function strict(command: Command): void {
-  command.showHelpAfterError("(add --help to see what there is)").exitOverride();
-  // The parameters of a service URL may be secret.
-  command.configureOutput({
-    outputError: (text, write) =>
-      write(text.replace(/ (argument|value) '([^'?]*)\?[^']*'/g, " $1 '$2?…'")),
-  });
-  for (const child of command.commands) strict(child);
-}
-
-async function main(argv: readonly string[]): Promise<number> {
-  const wanted = argv[2] === "help" ? argv[3] : argv[2];
-  try {
-    await (await createProgram(wanted)).parseAsync(argv);
-    return 0;
-  } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
-    // By its name: to import the class would load all of castore for "castore --help".
-    const isExpected = error instanceof Error && error.name === "CastoreError";
-    const text = error instanceof Error && !isExpected ? error.stack : undefined;
-    process.stderr.write(`castore: ${text ?? (isExpected ? error.message : String(error))}\n`);
-    return EXIT_FAILED;
-  }
-}
-
-// A reader that has seen enough, as in "castore ls … | head", is no failure.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code === "EPIPE") process.exit(0);
-  throw error;
-});
-// One signal ends hundreds of puts and requests: that many listeners are meant.
-setMaxListeners(0);
-process.exitCode = await main(process.argv);
+process.exitCode = await runProgram(process.argv, (wanted) => createProgram(wanted));

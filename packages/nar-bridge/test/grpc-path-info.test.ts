@@ -1,7 +1,7 @@
 import {
   CastoreError,
   createGrpcServer,
-  grpcStatus,
+  grpcStatusName,
   type Node,
   openGrpcChannel,
   parseBlobServiceUrl,
@@ -64,7 +64,7 @@ async function statusOf(promise: Promise<unknown>) {
   );
   if (!(error instanceof CastoreError)) throw new Error(`no CastoreError: ${error}`);
   const { code, details } = Object(error.cause);
-  return { status: grpcStatus[code], details, code: error.code };
+  return { status: grpcStatusName(code), details, code: error.code };
 }
 
 describe("statuses", () => {

@@ -1,4 +1,3 @@
-import { status } from "@grpc/grpc-js";
 import { CastoreError } from "../castore-error.ts";
 import { DIGEST_BYTES, type Digest, digestOfBytes, formatDigestText } from "../model/digest.ts";
 import type { BlobReader, BlobService } from "../services/blob-service.ts";
@@ -14,6 +13,7 @@ import {
 import { BLOB_SIZE_HEADER, messagesOf } from "./grpc-blob-service.ts";
 import { type GrpcService, receivingMethod, sendingMethod, unaryMethod } from "./grpc-handler.ts";
 import { GrpcStatusError } from "./grpc-status.ts";
+import { grpcStatus as status } from "./grpc-status-codes.ts";
 
 export interface BlobGrpcOptions {
   /** Finds chunks that `blobs` does not find by themselves. */

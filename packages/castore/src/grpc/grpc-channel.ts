@@ -1,17 +1,12 @@
 import { readFile } from "node:fs/promises";
-import {
-  type ChannelCredentials,
-  Client,
-  connectivityState,
-  credentials,
-  Metadata,
-} from "@grpc/grpc-js";
+import type { ChannelCredentials, Client, Metadata } from "@grpc/grpc-js";
 import { CastoreError } from "../castore-error.ts";
 import type { GrpcAddress } from "../services/service-url.ts";
 import type { CallOptions } from "../streams/byte-source.ts";
 import { cancellable } from "../streams/cancellable.ts";
 import { GRPC_MESSAGE_BYTES_MAX, type GrpcHeaders, type GrpcMethod } from "./grpc-method.ts";
 import { castoreErrorOfGrpc } from "./grpc-status.ts";
+import { grpcJs } from "./lazy-grpc.ts";
 
 export interface ReceiveOptions extends CallOptions {
   /** Told of the server's headers, before the first message. */
@@ -80,6 +75,7 @@ export async function openGrpcChannel(
 
 async function credentialsOf(address: GrpcAddress): Promise<ChannelCredentials> {
   const { tls } = address;
+  const { credentials } = grpcJs();
   if (tls === undefined) return credentials.createInsecure();
   const read = async (path: string | undefined): Promise<Buffer | null> => {
     if (path === undefined) return null;
@@ -108,7 +104,7 @@ class Http2Channel implements GrpcChannel {
   constructor(address: GrpcAddress, creds: ChannelCredentials, options: GrpcChannelOptions) {
     this.target = address.target;
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
-    this.#client = new Client(address.dial, creds, {
+    this.#client = new (grpcJs().Client)(address.dial, creds, {
       "grpc.max_receive_message_length": GRPC_MESSAGE_BYTES_MAX,
       "grpc.max_send_message_length": GRPC_MESSAGE_BYTES_MAX,
       "grpc-node.flow_control_window": WINDOW_BYTES,
@@ -127,7 +123,7 @@ class Http2Channel implements GrpcChannel {
         identity,
         identity,
         bytes,
-        new Metadata(),
+        new (grpcJs().Metadata)(),
         { deadline },
         settle,
       );
@@ -222,8 +218,8 @@ class Http2Channel implements GrpcChannel {
         reject(new CastoreError("UNAVAILABLE", `${this.target}: cannot connect`, { cause }));
       const look = (): void => {
         const state = channel.getConnectivityState(true);
-        if (state === connectivityState.READY) resolve();
-        else if (state === connectivityState.TRANSIENT_FAILURE) fail();
+        if (state === grpcJs().connectivityState.READY) resolve();
+        else if (state === grpcJs().connectivityState.TRANSIENT_FAILURE) fail();
         else
           channel.watchConnectivityState(state, deadline, (error) =>
             error ? fail(error) : look(),

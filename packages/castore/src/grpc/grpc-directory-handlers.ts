@@ -1,4 +1,3 @@
-import { status } from "@grpc/grpc-js";
 import { CastoreError } from "../castore-error.ts";
 import { formatDigestText } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
@@ -11,6 +10,7 @@ import {
 } from "./grpc-directory-methods.ts";
 import { type GrpcService, receivingMethod, sendingMethod } from "./grpc-handler.ts";
 import { GrpcStatusError } from "./grpc-status.ts";
+import { grpcStatus as status } from "./grpc-status-codes.ts";
 
 /** Offers `directories` as snix.castore.v1.DirectoryService. */
 export function createDirectoryGrpcService(directories: DirectoryService): GrpcService {

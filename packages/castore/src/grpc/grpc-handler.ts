@@ -1,16 +1,17 @@
 import { once } from "node:events";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import {
+import type {
   Metadata,
-  type ServerReadableStream,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  type sendUnaryData,
-  type UntypedHandleCall,
+  ServerReadableStream,
+  ServerUnaryCall,
+  ServerWritableStream,
+  sendUnaryData,
+  UntypedHandleCall,
 } from "@grpc/grpc-js";
 import { CastoreError } from "../castore-error.ts";
 import type { GrpcHeaders, GrpcMethod } from "./grpc-method.ts";
 import { GrpcStatusError, grpcStatusOf } from "./grpc-status.ts";
+import { grpcJs } from "./lazy-grpc.ts";
 
 /** What a handler knows of its call besides the messages. */
 export interface GrpcCall {
@@ -149,7 +150,7 @@ function callOf(call: SurfaceCall): GrpcCall {
   return {
     signal: controller.signal,
     sendHeaders(headers) {
-      const metadata = new Metadata();
+      const metadata = new (grpcJs().Metadata)();
       for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
       call.sendMetadata(metadata);
     },

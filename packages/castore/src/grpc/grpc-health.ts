@@ -1,9 +1,9 @@
 import { once } from "node:events";
-import { status } from "@grpc/grpc-js";
 import { bytesField, uintField, WireFields } from "../model/wire-fields.ts";
 import { type GrpcService, sendingMethod, unaryMethod } from "./grpc-handler.ts";
 import type { GrpcMethod, MessageCodec } from "./grpc-method.ts";
 import { GrpcStatusError } from "./grpc-status.ts";
+import { grpcStatus as status } from "./grpc-status-codes.ts";
 
 const SERVICE_NAME = "grpc.health.v1.Health";
 

@@ -1,10 +1,11 @@
 import { lstat, rm } from "node:fs/promises";
 import { connect } from "node:net";
-import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
+import type { Server } from "@grpc/grpc-js";
 import { CastoreError } from "../castore-error.ts";
 import type { GrpcService } from "./grpc-handler.ts";
 import { createHealthGrpcService } from "./grpc-health.ts";
 import { GRPC_MESSAGE_BYTES_MAX } from "./grpc-method.ts";
+import { grpcJs } from "./lazy-grpc.ts";
 
 export interface GrpcServerOptions {
   readonly services: readonly GrpcService[];
@@ -28,6 +29,7 @@ const CLOSE_GRACE_MS = 5_000;
 /** Offers `services` and the health service. */
 export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   // What grpc-js would print to stderr, we reject with.
+  const { logVerbosity, Server, setLogVerbosity } = grpcJs();
   setLogVerbosity(logVerbosity.NONE);
   const server = new Server({
     "grpc.max_receive_message_length": GRPC_MESSAGE_BYTES_MAX,
@@ -69,7 +71,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
 
 function bind(server: Server, address: string): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+    server.bindAsync(address, grpcJs().ServerCredentials.createInsecure(), (error, port) => {
       if (error === null) return resolve(port);
       const message = `gRPC server: cannot listen at ${address}: ${error.message}`;
       reject(new CastoreError("UNAVAILABLE", message, { cause: error }));

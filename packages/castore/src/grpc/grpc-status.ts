@@ -1,10 +1,10 @@
-import { Metadata, type StatusObject, status } from "@grpc/grpc-js";
+import type { status as Status, StatusObject } from "@grpc/grpc-js";
 import { CASTORE_ERROR_CODES, CastoreError, type CastoreErrorCode } from "../castore-error.ts";
-
-export { status as grpcStatus } from "@grpc/grpc-js";
+import { grpcStatusName, grpcStatus as status } from "./grpc-status-codes.ts";
+import { grpcJs } from "./lazy-grpc.ts";
 
 /** The status that a server answers for each code, where the method has no rule of its own. */
-const STATUS_OF_CODE: Readonly<Record<CastoreErrorCode, status>> = {
+const STATUS_OF_CODE: Readonly<Record<CastoreErrorCode, Status>> = {
   INVALID: status.INVALID_ARGUMENT,
   CORRUPT: status.DATA_LOSS,
   INCOMPLETE: status.FAILED_PRECONDITION,
@@ -20,7 +20,7 @@ const STATUS_OF_CODE: Readonly<Record<CastoreErrorCode, status>> = {
  * The code that a client makes of each status, where the server does not name it. snix answers
  * INTERNAL and UNKNOWN for whatever its backend fails with.
  */
-const CODE_OF_STATUS: Readonly<Record<status, CastoreErrorCode>> = {
+const CODE_OF_STATUS: Readonly<Record<Status, CastoreErrorCode>> = {
   [status.OK]: "CORRUPT",
   [status.CANCELLED]: "UNAVAILABLE",
   [status.UNKNOWN]: "UNAVAILABLE",
@@ -45,9 +45,9 @@ const CODE_TRAILER = "castore-code";
 
 /** Ends a call with a status of the method's own; only handlers of a server throw it. */
 export class GrpcStatusError extends Error {
-  readonly status: status;
+  readonly status: Status;
 
-  constructor(code: status, details: string, options?: { readonly cause?: unknown }) {
+  constructor(code: Status, details: string, options?: { readonly cause?: unknown }) {
     super(details, options);
     this.name = "GrpcStatusError";
     this.status = code;
@@ -56,7 +56,7 @@ export class GrpcStatusError extends Error {
 
 /** How a server answers `error`. What is no CastoreError is a bug, and says nothing outside. */
 export function grpcStatusOf(error: unknown): Pick<StatusObject, "code" | "details" | "metadata"> {
-  const metadata = new Metadata();
+  const metadata = new (grpcJs().Metadata)();
   const coded = error instanceof GrpcStatusError ? error.cause : error;
   if (coded instanceof CastoreError) metadata.set(CODE_TRAILER, coded.code);
   if (error instanceof GrpcStatusError) {
@@ -74,7 +74,7 @@ export function isGrpcNotFound(error: unknown): boolean {
 }
 
 /** Whether a client's call failed with this status. */
-export function hasGrpcStatus(error: unknown, code: status): boolean {
+export function hasGrpcStatus(error: unknown, code: Status): boolean {
   return error instanceof CastoreError && isServiceError(error.cause) && error.cause.code === code;
 }
 
@@ -83,7 +83,7 @@ export function castoreErrorOfGrpc(error: unknown, path: string, target: string)
   if (!isServiceError(error)) return error;
   const named = error.metadata.get(CODE_TRAILER)[0];
   const code = CASTORE_ERROR_CODES.find((it) => it === named) ?? CODE_OF_STATUS[error.code];
-  const message = `${target}${path}: ${status[error.code]} ${error.details}`;
+  const message = `${target}${path}: ${grpcStatusName(error.code)} ${error.details}`;
   return new CastoreError(code, message, { cause: error });
 }
 
@@ -93,6 +93,6 @@ function isServiceError(error: unknown): error is Error & StatusObject {
     "code" in error &&
     typeof error.code === "number" &&
     "metadata" in error &&
-    error.metadata instanceof Metadata
+    error.metadata instanceof grpcJs().Metadata
   );
 }

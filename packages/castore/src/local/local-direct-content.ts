@@ -15,7 +15,8 @@ const OPEN_FILES_MAX = 512;
 
 /** How another thread reads the blobs of `store` without waiting. */
 export function localDirectContent(store: LocalStore): DirectContentModule {
-  return { module: import.meta.url, argument: store.path };
+  const { href } = new URL("./local-direct-content.js", import.meta.url);
+  return { module: href, argument: store.path };
 }
 
 /** The blobs of the local store at `path`, which must be there. */

@@ -1,12 +1,12 @@
 import { execFile } from "node:child_process";
 import { readdir, readFile, realpath } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { dirname, join, relative, sep } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { CastoreError } from "@castore/castore";
 import type { CpioEntry } from "./cpio-archive.ts";
 import { stripElf } from "./elf-file.ts";
+import { findPackage, type InstalledPackage, installedNativePackages } from "./native-packages.ts";
 
 const execute = promisify(execFile);
 
@@ -14,34 +14,42 @@ const execute = promisify(execFile);
 const CLIENT_DIRECTORY = "castore";
 /** This package. */
 const CLI = fileURLToPath(new URL("../..", import.meta.url));
+/** What `npm run build` made of machine-client.ts: netboot/bundle.js. */
+const BUNDLE = ["package.json", "dist/kernel.wasm", "dist/blake3.wasm"];
+const MAIN = "dist/machine/machine-client.cjs";
 const CODE = /\.(js|cjs|mjs|json|wasm)$/;
 const UNUSED = new Set(["node_modules", "test", "tests", "docs", "examples", "benchmark", "bench"]);
 
 /**
- * The runtime that runs this, its libraries, and this command with all packages that it may import:
- * what lies in the root directory of a machine's store server, as /bin/node and /bin/castore.js.
- * Native code is stripped, and is only what this runtime loads on this platform.
+ * The runtime that runs this, its libraries, and the client of a machine with the packages that it
+ * loads: what lies in the root directory of a machine's store server, as /bin/node and
+ * /bin/castore.js. Native code is stripped, and is only what this runtime loads on this platform.
  */
 export async function clientFiles(): Promise<CpioEntry[]> {
-  const { directories, links } = await installedPackages();
-  const root = commonParent(directories);
+  const cli = await realpath(CLI);
+  const client = join(cli, dirname(MAIN));
+  const natives = await installedNativePackages();
+  const { directories, links } = await installedPackages(natives, client);
+  const root = commonParent([cli, ...directories]);
   const within = (path: string) => join(CLIENT_DIRECTORY, relative(root, path));
   const entries: CpioEntry[] = [];
-  for (const directory of directories) {
-    for (const path of await codeFiles(directory)) {
-      const bytes = await readFile(path);
-      entries.push({ path: within(path), type: "file", bytes, executable: false });
-    }
+  const files = BUNDLE.map((path) => join(cli, path));
+  for (const directory of [client, ...directories]) {
+    files.push(...(await codeFiles(directory)));
+  }
+  for (const path of files) {
+    const bytes = await readFile(path);
+    entries.push({ path: within(path), type: "file", bytes, executable: false });
   }
   for (const [link, target] of links) {
     entries.push({ path: within(link), type: "symlink", target: relative(dirname(link), target) });
   }
   entries.push(await program(process.execPath, "bin/node"));
-  for (const file of await sharedObjects()) {
+  for (const file of await sharedObjects(natives.map(({ directory }) => directory))) {
     const isAddon = file.startsWith(`${root}${sep}`);
     entries.push(await program(file, isAddon ? within(file) : file.slice(1)));
   }
-  const main = within(join(await realpath(CLI), "bin/castore.js"));
+  const main = within(join(cli, MAIN));
   entries.push({ path: "bin/castore.js", type: "symlink", target: `/${main}` });
   return entries;
 }
@@ -50,20 +58,21 @@ async function program(file: string, path: string): Promise<CpioEntry> {
   return { path, type: "file", bytes: stripElf(await readFile(file), file), executable: true };
 }
 
-/** Loads all that the mount loads, and asks the runtime what the loader found for it. */
+/** Loads what a machine loads of native code, and asks the runtime what the loader found for it. */
 const PROBE = `
-  await Promise.all(process.argv.slice(1).map((url) => import(url)));
+  import { createRequire } from "node:module";
+  import { pathToFileURL } from "node:url";
+  for (const directory of process.argv.slice(1)) {
+    const file = createRequire(directory + "/").resolve(directory);
+    await import(pathToFileURL(file).href);
+  }
   const { sharedObjects } = process.report.getReport();
   console.log(JSON.stringify(sharedObjects));
 `;
 
 /** Absolute paths of the libraries and addons. */
-async function sharedObjects(): Promise<string[]> {
-  const names = ["@castore/castore", "@castore/nar-bridge", "@castore/fuse"];
-  const urls = names.map((name) => import.meta.resolve(name));
-  // Loaded late, and by one package alone.
-  const koffi = createRequire(import.meta.resolve("@castore/fuse")).resolve("koffi");
-  const args = ["--input-type=module", "-e", PROBE, ...urls, pathToFileURL(koffi).href];
+async function sharedObjects(packages: readonly string[]): Promise<string[]> {
+  const args = ["--input-type=module", "-e", PROBE, ...packages];
   const { stdout } = await execute(process.execPath, args, { cwd: CLI });
   const found: unknown = JSON.parse(stdout);
   if (!Array.isArray(found)) throw new CastoreError("UNSUPPORTED", "node: tells no libraries");
@@ -76,10 +85,15 @@ interface InstalledPackages {
   readonly links: ReadonlyMap<string, string>;
 }
 
-/** This package and all that it needs, found as Node finds them. */
-async function installedPackages(): Promise<InstalledPackages> {
-  const directories = new Set([await realpath(CLI)]);
-  const links = new Map<string, string>();
+/** `natives` and all that they need, found as Node finds them; the client finds them beside it. */
+async function installedPackages(
+  natives: readonly InstalledPackage[],
+  client: string,
+): Promise<InstalledPackages> {
+  const directories = new Set(natives.map(({ directory }) => directory));
+  const links = new Map(
+    natives.map(({ name, directory }) => [join(client, "node_modules", name), directory]),
+  );
   for (const directory of directories) {
     const manifest = JSON.parse(await readFile(join(directory, "package.json"), "utf8"));
     const { dependencies = {}, optionalDependencies = {} } = manifest;
@@ -95,18 +109,6 @@ async function installedPackages(): Promise<InstalledPackages> {
     }
   }
   return { directories: [...directories].sort(), links };
-}
-
-async function findPackage(
-  from: string,
-  name: string,
-): Promise<{ readonly link: string; readonly target: string } | undefined> {
-  for (let directory = from; ; directory = dirname(directory)) {
-    const link = join(directory, "node_modules", name);
-    const target = await realpath(link).catch(() => undefined);
-    if (target !== undefined) return { link, target };
-    if (directory === dirname(directory)) return undefined;
-  }
 }
 
 async function codeFiles(directory: string): Promise<string[]> {

@@ -28,7 +28,12 @@ type LzmaStream = Duplex & {
   cleanup(): void;
 };
 
-const lzma: LzmaNative = createRequire(import.meta.url)("lzma-native");
+const require = createRequire(import.meta.url);
+
+/** Loaded when first used: with its streams it is 20 modules, and most processes meet no xz. */
+function lzmaNative(): LzmaNative {
+  return require("lzma-native");
+}
 
 /**
  * What is used of node-liblzma: its coder, driven here, as its streams take a file that is cut
@@ -50,11 +55,15 @@ interface LzmaCoder {
 
 type Done = (status: number, inputLeft: number, outputLeft: number) => void;
 
-const liblzma: Liblzma | undefined = await import(String("node-liblzma")).catch(() => undefined);
+function loadLiblzma(): Promise<Liblzma | undefined> {
+  return import(String("node-liblzma")).catch(() => undefined);
+}
 
 /** Decompresses one or more xz streams. Rejects CORRUPT or EXHAUSTED (`decompress`). */
-export function decodeXz(source: ByteSource): AsyncGenerator<Uint8Array, void, undefined> {
-  return liblzma === undefined ? decodeWithLzmaNative(source) : decodeWithLiblzma(source, liblzma);
+export async function* decodeXz(source: ByteSource): AsyncGenerator<Uint8Array, void, undefined> {
+  const liblzma = await loadLiblzma();
+  if (liblzma === undefined) yield* decodeWithLzmaNative(source);
+  else yield* decodeWithLiblzma(source, liblzma);
 }
 
 async function* decodeWithLiblzma(
@@ -105,7 +114,7 @@ export async function* decodeWithLzmaNative(
     flags: CONCATENATED,
     writableHighWaterMark: 1,
   };
-  const decoder = lzma.createStream("streamDecoder", options);
+  const decoder = lzmaNative().createStream("streamDecoder", options);
   decoder.once("close", () => decoder.cleanup());
   yield* throughDuplex(sliceXz(source), decoder, decodingFault);
 }
@@ -115,7 +124,7 @@ export async function* encodeXz(
   source: ByteSource,
   level: number,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const encoder = lzma.createStream("easyEncoder", { preset: level });
+  const encoder = lzmaNative().createStream("easyEncoder", { preset: level });
   encoder.once("close", () => encoder.cleanup());
   yield* throughDuplex(source, encoder, (cause) => cause);
 }
