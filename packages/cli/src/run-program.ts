@@ -4,7 +4,7 @@ import { type Command, CommanderError } from "commander";
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
-/** Runs the command line `argv` with the program made for its command. Resolves with an exit code. */
+/** Runs `argv` with the program made for its command. Resolves with an exit code. */
 export async function runProgram(
   argv: readonly string[],
   createProgram: (wanted: string | undefined) => Promise<Command>,
