@@ -73,7 +73,7 @@ describe("an export that is copied", () => {
     expect(count(/^chunks/)).toBeGreaterThan(blobs);
     expect(count(/^chunks/)).toBeLessThanOrEqual(blobs + (0.9 + 2 * 1.4) * 4 + 4);
     expect(count(/^outboard/)).toBe(1);
-    expect(files.length - count(/^(chunks|blobs|outboard)/)).toBe(6 * 2 + 1 + 2);
+    expect(files.length - count(/^(chunks|blobs|outboard)/)).toBe(7 * 2 + 2 + 2);
   });
 
   it("rsync copies it in two passes, and takes away what was pruned", async () => {

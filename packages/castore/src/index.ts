@@ -228,6 +228,12 @@ export {
 } from "./recipes/recipe.ts";
 export { buildRecipe, type RecipeSource } from "./recipes/recipe-builder.ts";
 export { decodeRecipe, encodeRecipe, RECIPE_BYTES_MAX } from "./recipes/recipe-codec.ts";
+export {
+  decodeTreeSummary,
+  encodeTreeSummary,
+  summarizeTree,
+  type TreeSummary,
+} from "./recipes/tree-summary.ts";
 export type {
   BlobReader,
   BlobService,

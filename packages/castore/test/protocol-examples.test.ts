@@ -10,6 +10,7 @@ import {
 import { decodeFetchRequest, encodeFetchRequest } from "../src/fetching/fetch-request.ts";
 import { digestOf } from "../src/model/digest.ts";
 import { decodeRecipe, encodeRecipe } from "../src/recipes/recipe-codec.ts";
+import { decodeTreeSummary, encodeTreeSummary } from "../src/recipes/tree-summary.ts";
 import { join } from "./blob-service-suite.ts";
 
 const example = (name: string) => hexExample("protocol.md", name);
@@ -17,7 +18,7 @@ const named = (text: string) => digestOf(Buffer.from(text));
 const hashes = ["0a8dmrps7qxa5g3r6xzmyanhhmdmi2cd", "wdfnp9wkk2rfmpz47zjd4p2ngbvz5smy"] as const;
 
 test("the examples of docs/protocol.md that are tested here are these", () => {
-  const mine = ["Recipe", "ClosureRequest", "FetchRequest", "FetchAnswer"];
+  const mine = ["Recipe", "Summary", "ClosureRequest", "FetchRequest", "FetchAnswer"];
   expect(hexExampleNames("protocol.md")).toEqual(expect.arrayContaining(mine));
 });
 
@@ -44,9 +45,17 @@ test("Recipe", () => {
   expect(encodeRecipe(recipe).equals(example("Recipe"))).toBe(true);
 });
 
+test("Summary", () => {
+  const summary = decodeTreeSummary(example("Summary"));
+  const sample = [named("Hello World!"), named("chunk 1"), named("chunk 1")];
+  expect(summary).toEqual({ metadataBytes: 1_100, wireBytes: 120_000, sample });
+  expect(encodeTreeSummary(summary).equals(example("Summary"))).toBe(true);
+});
+
 test("ClosureRequest", () => {
   const request = decodeClosureRequest(example("ClosureRequest"));
-  expect(request).toEqual({ wanted: [hashes[1]], follow: true, known: [hashes[0]] });
+  const [known, wanted] = hashes.map((hash) => [hash]);
+  expect(request).toEqual({ wanted, follow: true, known, summaries: true });
   expect(encodeClosureRequest(request).equals(example("ClosureRequest"))).toBe(true);
 });
 

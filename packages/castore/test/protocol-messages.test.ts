@@ -9,6 +9,7 @@ import { type Digest, digestOf } from "../src/model/digest.ts";
 import { OCCURRENCES_MAX } from "../src/recipes/normal-form.ts";
 import { type BlobRecipe, completeRecipe, type Recipe } from "../src/recipes/recipe.ts";
 import { decodeRecipe, encodeRecipe } from "../src/recipes/recipe-codec.ts";
+import { decodeTreeSummary, encodeTreeSummary } from "../src/recipes/tree-summary.ts";
 import { expectRoundTrip, expectStrict } from "./codec-fuzz.ts";
 
 const read = (path: string): string =>
@@ -25,6 +26,8 @@ function decodeByProto(name: string, bytes: Uint8Array): Record<string, unknown>
 const recipeCodec = { encode: encodeRecipe, decode: decodeRecipe };
 const fetchCodec = { encode: encodeFetchRequest, decode: decodeFetchRequest };
 const closureCodec = { encode: encodeClosureRequest, decode: decodeClosureRequest };
+
+const summaryCodec = { encode: encodeTreeSummary, decode: decodeTreeSummary };
 
 const digest = fc.integer({ min: 1 }).map((seed) => digestOf(Buffer.from(`${seed}`)));
 const storeHash = fc.integer({ min: 0 }).map((n) => `${n}`.padStart(32, "0"));
@@ -89,12 +92,20 @@ const closureRequest = fc.record({
   wanted: storeHashes(10).filter((hashes) => hashes.length > 0),
   follow: fc.boolean(),
   known: storeHashes(10).map((hashes) => hashes.sort()),
+  summaries: fc.boolean(),
+});
+
+const summary = fc.record({
+  metadataBytes: fc.integer({ min: 1 }),
+  wireBytes: fc.integer({ min: 1 }),
+  sample: fc.array(digest, { minLength: 1, maxLength: 32 }),
 });
 
 describe("messages survive encoding", () => {
   test("recipes", () => expectRoundTrip(recipeCodec, recipe));
   test("fetch requests", () => expectRoundTrip(fetchCodec, fetchRequest));
   test("closure requests", () => expectRoundTrip(closureCodec, closureRequest));
+  test("summaries", () => expectRoundTrip(summaryCodec, summary));
 });
 
 describe("a message has one encoding, and nothing else is accepted", () => {
@@ -102,6 +113,7 @@ describe("a message has one encoding, and nothing else is accepted", () => {
   test("fetch requests", () => expectStrict(fetchCodec, fetchRequest.map(encodeFetchRequest)));
   test("closure requests", () =>
     expectStrict(closureCodec, closureRequest.map(encodeClosureRequest)));
+  test("summaries", () => expectStrict(summaryCodec, summary.map(encodeTreeSummary)));
 });
 
 test("the .proto describes the messages: another decoder reads the same values", () => {
@@ -138,7 +150,16 @@ test("the .proto describes the messages: another decoder reads the same values",
         wanted: Buffer.from(value.wanted.join("")).toString("base64"),
         follow: value.follow,
         known: Buffer.from(value.known.join("")).toString("base64"),
+        summaries: value.summaries,
       });
+    }),
+    { numRuns: 50 },
+  );
+  fc.assert(
+    fc.property(summary, (value) => {
+      const sample = hex(value.sample.join(""));
+      const decoded = decodeByProto("Summary", encodeTreeSummary(value));
+      expect(decoded).toEqual({ ...value, sample });
     }),
     { numRuns: 50 },
   );
@@ -151,6 +172,8 @@ describe("limits", () => {
   const hashes = (count: number) =>
     Array.from({ length: count }, (_, i) => `${i}`.padStart(32, "0"));
 
+  const digests = (count: number) => hashes(count).map((text) => digestOf(Buffer.from(text)));
+
   test("a fetch request has at most 1,024 items", () => {
     const chunks = Array.from({ length: 1_024 }, () => "00".repeat(32) as Digest);
     const range = { digest: "00".repeat(32) as Digest, start: 0, end: 1 };
@@ -159,10 +182,20 @@ describe("limits", () => {
   });
 
   test("a closure request has at most 256 wanted and 4,096 known store hashes", () => {
-    const request = { wanted: hashes(256), follow: true, known: hashes(4_096) };
+    const request = { wanted: hashes(256), follow: true, known: hashes(4_096), summaries: false };
     expect(decodeClosureRequest(encodeClosureRequest(request))).toEqual(request);
     for (const over of [{ wanted: hashes(257) }, { known: hashes(4_097) }]) {
       expectExhausted(() => decodeClosureRequest(encodeClosureRequest({ ...request, ...over })));
+    }
+  });
+
+  test("a summary samples 1 to 32 chunks, and says how large all is", () => {
+    const valid = { metadataBytes: 1, wireBytes: 1, sample: digests(32) };
+    expect(decodeTreeSummary(encodeTreeSummary(valid))).toEqual(valid);
+    const wrong = [{ metadataBytes: 0 }, { wireBytes: 0 }, { sample: [] }];
+    for (const part of [...wrong, { sample: digests(33) }]) {
+      const bytes = encodeTreeSummary({ ...valid, ...part });
+      expect(() => decodeTreeSummary(bytes)).toThrow(/^summary: /);
     }
   });
 

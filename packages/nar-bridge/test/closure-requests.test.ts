@@ -1,13 +1,10 @@
-import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { runCastore, startCastore } from "../../../test/support/castore-process.ts";
 import type { StorePath } from "../src/nix/store-path.ts";
+import { serveFiles } from "./file-server.ts";
 import { directory, file } from "./nar-fixture.ts";
 import { makePath, narInfoPath, SECRET_KEY, type TestPath } from "./path-fixture.ts";
 import { raw } from "./raw-client.ts";
@@ -48,26 +45,6 @@ async function fetchAsNix(url: string, paths: readonly TestPath[], parallel: num
     }
   };
   await Promise.all(Array.from({ length: parallel }, work));
-}
-
-/** A web server for the files of a directory. */
-async function serveFiles(directory: string): Promise<{ readonly url: string } & AsyncDisposable> {
-  const server = createServer((request, response) => {
-    readFile(join(directory, request.url ?? "")).then(
-      (bytes) => response.end(bytes),
-      () => response.writeHead(404).end(),
-    );
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  return {
-    url: `http://127.0.0.1:${port}`,
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      server.close();
-    },
-  };
 }
 
 describe("requests for a closure of 100 paths", () => {
@@ -132,11 +109,12 @@ describe("requests for a closure of 100 paths", () => {
       ...[...store("static"), "--upstream", relay.url, ...TRUST],
     ]);
     await fetchAsNix(bridge.url, part, 4);
-    expect(count(/ \/closure\//)).toBe(1);
+    expect(count(/ \/summaries\//)).toBe(1);
+    expect(count(/ \/closure\//)).toBe(0);
     expect(relay.requests.length - count(/ \/chunks\//)).toBeLessThanOrEqual(2 * part.length + 5);
 
     // A closure of which no path was named.
-    rmSync(join(to, "closure"), { recursive: true });
+    for (const named of ["closure", "summaries"]) rmSync(join(to, named), { recursive: true });
     relay.requests.length = 0;
     await using other = await startCastore("bridge", [
       ...[...store("static-part"), "--upstream", relay.url, ...TRUST],
@@ -145,6 +123,7 @@ describe("requests for a closure of 100 paths", () => {
     const large = part.filter(({ file: { byteLength } }) => byteLength > 64 * 1024).length;
     const rest = relay.requests.length - count(/ \/chunks\//);
     expect(rest).toBeLessThanOrEqual(2 * part.length + 3 * large + 5);
+    expect(count(/ \/summaries\//)).toBe(1);
   });
 
   test.each([1, 16])(

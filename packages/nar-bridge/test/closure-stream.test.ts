@@ -13,6 +13,7 @@ const RECORDS: readonly ClosureRecord[] = [
   { kind: "pathInfo", bytes: Buffer.from("info") },
   { kind: "directory", bytes: Buffer.alloc(0) },
   { kind: "recipe", root: digestOf(Buffer.from("root")), bytes: Buffer.from("recipe") },
+  { kind: "summary", bytes: Buffer.from("summary") },
   { kind: "absent", storeHash: HASH },
   { kind: "leftOut", storeHash: HASH },
 ];

@@ -16,12 +16,16 @@ export interface ClosureRequest {
   readonly follow: boolean;
   /** What the client has: neither sent nor followed. Ascending. */
   readonly known: readonly string[];
+  /** Whether a summary will do for paths whose directories and recipe are large. */
+  readonly summaries: boolean;
 }
 
 /** The canonical encoding (docs/protocol.md, Messages). `request` is valid. */
-export function encodeClosureRequest({ wanted, follow, known }: ClosureRequest): Buffer {
-  const [wantedText, knownText] = [wanted.join(""), known.join("")];
-  const size = fieldLength(wantedText.length) + fieldLength(knownText.length) + (follow ? 2 : 0);
+export function encodeClosureRequest(request: ClosureRequest): Buffer {
+  const { follow, summaries } = request;
+  const [wantedText, knownText] = [request.wanted.join(""), request.known.join("")];
+  const flags = (follow ? 2 : 0) + (summaries ? 2 : 0);
+  const size = fieldLength(wantedText.length) + fieldLength(knownText.length) + flags;
   const writer = new WireWriter(size);
   writer.byte(0x0a);
   writer.latin1(wantedText);
@@ -32,6 +36,10 @@ export function encodeClosureRequest({ wanted, follow, known }: ClosureRequest):
   if (knownText !== "") {
     writer.byte(0x1a);
     writer.latin1(knownText);
+  }
+  if (summaries) {
+    writer.byte(0x20);
+    writer.byte(1);
   }
   return writer.buffer;
 }
@@ -45,14 +53,20 @@ export function decodeClosureRequest(bytes: Uint8Array): ClosureRequest {
   if (!reader.takeTag(1, WIRE_BYTES)) reader.fail("no store hashes");
   const wanted = readHashes(reader, CLOSURE_REQUEST_WANTED_MAX);
   if (new Set(wanted).size !== wanted.length) reader.fail("a store hash is wanted twice");
-  const follow = reader.takeTag(2, WIRE_VARINT);
-  if (follow && reader.varint() !== 1) reader.fail("a bool is 1 or left out");
+  const follow = readFlag(reader, 2);
   const known = reader.takeTag(3, WIRE_BYTES) ? readHashes(reader, CLOSURE_REQUEST_KNOWN_MAX) : [];
   if (known.some((hash, i) => i > 0 && hash <= (known[i - 1] ?? ""))) {
     reader.fail("known store hashes do not ascend");
   }
+  const summaries = readFlag(reader, 4);
   if (!reader.done) reader.fail("field is unknown, repeated or out of order");
-  return { wanted, follow, known };
+  return { wanted, follow, known, summaries };
+}
+
+function readFlag(reader: WireReader, field: number): boolean {
+  const isSet = reader.takeTag(field, WIRE_VARINT);
+  if (isSet && reader.varint() !== 1) reader.fail("a bool is 1 or left out");
+  return isSet;
 }
 
 function readHashes(reader: WireReader, countMax: number): string[] {

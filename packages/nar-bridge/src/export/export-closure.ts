@@ -1,6 +1,7 @@
 import {
   type CallOptions,
   CastoreError,
+  type ClosureRequest,
   inParallel,
   isCastoreError,
   type LocalStore,
@@ -28,7 +29,7 @@ const PATHS_PARALLEL = 3;
 /** As Nix gives a cache that does not say. */
 const PRIORITY = 50;
 /** Beyond what every castore/1 server has (docs/protocol.md, section 3). */
-const EXPORT_FEATURES = ["outboard"];
+const EXPORT_FEATURES = ["outboard", "summary"];
 
 export interface ExportSource {
   readonly store: LocalStore;
@@ -170,7 +171,12 @@ class ClosureExport {
     for await (const { pathInfo, nar } of parts) {
       // In order: all that the path refers to has its narinfo.
       const storeHash = storePathHash(pathInfo.storePath);
-      if (roots.includes(storeHash)) await this.#putClosure(storeHash);
+      const query = { wanted: [storeHash], follow: true, known: [], summaries: true };
+      if (roots.includes(storeHash)) {
+        await this.#putClosure("closure", { ...query, summaries: false });
+        await this.#putClosure("summaries", query);
+      }
+      await this.#putClosure("summary", { ...query, follow: false });
       const narInfo = { ...narInfoOf(pathInfo, nar.url), ...nar };
       const text = Buffer.from(formatNarInfo(narInfo));
       await this.#target.replace(`${storeHash}.narinfo`, text, this.#options);
@@ -221,12 +227,14 @@ class ClosureExport {
     await this.#target.replace(key, Buffer.from(text), options);
   }
 
-  async #putClosure(root: StoreHash): Promise<void> {
-    const query = { wanted: [root], follow: true, known: [] };
+  async #putClosure(
+    kind: "closure" | "summaries" | "summary",
+    query: ClosureRequest,
+  ): Promise<void> {
     const pathInfos = { get: async (storeHash: StoreHash) => this.#pathInfos.get(storeHash) };
     const source = { store: this.#source.store, pathInfos, recipes: this.#objects };
     const records = collectClosure(query, source, this.#options);
     const bytes = await compressMetadata(encodeClosureStream(records));
-    await this.#target.replace(`closure/${root}`, bytes, this.#options);
+    await this.#target.replace(`${kind}/${query.wanted[0]}`, bytes, this.#options);
   }
 }

@@ -7,7 +7,7 @@ import { type CallOptions, type FileObjectStore, openFileObjectStore } from "@ca
 const KINDS: readonly RegExp[] = [
   /^[0-9a-z]{32}\.narinfo$/,
   /^[0-9a-z]{32}\.ls$/,
-  /^closure\/[0-9a-z]{32}$/,
+  /^(closure|summaries|summary)\/[0-9a-z]{32}$/,
   /^pathinfo\/[0-9a-z]{32}$/,
   /^recipe\/[0-9a-f]{64}$/,
   /^dirs\/b3\/[0-9a-f]{4}\/[0-9a-f]{64}$/,

@@ -14,7 +14,15 @@ export const CLOSURE_PATHS_MAX = 1_024;
 /** Most bytes in the body of one record: a recipe's limit. */
 export const CLOSURE_RECORD_BYTES_MAX = 64 * 1024 * 1024;
 
-const KINDS = { pathInfo: 1, directory: 2, recipe: 3, absent: 4, leftOut: 5, end: 6 } as const;
+const KINDS = {
+  pathInfo: 1,
+  directory: 2,
+  recipe: 3,
+  absent: 4,
+  leftOut: 5,
+  end: 6,
+  summary: 7,
+} as const;
 const HEADER_BYTES = 5;
 
 /** One record of a closure stream (docs/protocol.md, section 4), its message still encoded. */
@@ -22,6 +30,7 @@ export type ClosureRecord =
   | { readonly kind: "pathInfo"; readonly bytes: Uint8Array }
   | { readonly kind: "directory"; readonly bytes: Uint8Array }
   | { readonly kind: "recipe"; readonly root: Digest; readonly bytes: Uint8Array }
+  | { readonly kind: "summary"; readonly bytes: Uint8Array }
   | { readonly kind: "absent"; readonly storeHash: StoreHash }
   | { readonly kind: "leftOut"; readonly storeHash: StoreHash };
 
@@ -43,6 +52,7 @@ function bodyOf(record: ClosureRecord): readonly Uint8Array[] {
   switch (record.kind) {
     case "pathInfo":
     case "directory":
+    case "summary":
       return [record.bytes];
     case "recipe":
       return [digestBytes(record.root), record.bytes];
@@ -108,6 +118,8 @@ function decodeRecord(kind: number, body: Buffer): ClosureRecord {
         root: digestOfBytes(body.subarray(0, DIGEST_BYTES)),
         bytes: body.subarray(DIGEST_BYTES),
       };
+    case KINDS.summary:
+      return { kind: "summary", bytes: body };
     case KINDS.absent:
       return { kind: "absent", storeHash: decodeStoreHash(body) };
     case KINDS.leftOut:

@@ -29,7 +29,13 @@ import { HotBytes } from "./hot-bytes.ts";
 import { clientSignal, sendBytes } from "./http-reply.ts";
 import { OutboardStore } from "./outboard-store.ts";
 
-export const CASTORE_FEATURES = ["blob", "closure", "fetch", "outboard"] as const;
+export const CASTORE_FEATURES = ["blob", "closure", "fetch", "outboard", "summary"] as const;
+/** Closure streams that are to be had by GET, and what is in them. */
+const CLOSURE_FILES: readonly (readonly [name: string, follow: boolean, summaries: boolean])[] = [
+  ["closure", true, false],
+  ["summaries", true, true],
+  ["summary", false, true],
+];
 /** Where `castore serve` has castore/1, below the cache's own URL. */
 export const CASTORE_BASE = "castore/";
 /** With the value `none`, a fetch is answered without compression. */
@@ -74,14 +80,16 @@ export function addCastoreRoutes(server: FastifyInstance, options: CastoreRoutes
     recipes.makeSoon(pathInfo);
     await sendWhole(request, reply, encodeSignedPathInfo(pathInfo), MUTABLE);
   });
-  get("closure/:storeHash", async (request, reply) => {
-    const storeHash = parameter(request, "storeHash");
-    const isKnown = isStoreHash(storeHash) && (await pathInfos.get(storeHash)) !== undefined;
-    if (!isKnown) return reply.callNotFound();
-    const query = { wanted: [storeHash], follow: true, known: [] };
-    const records = collectClosure(query, options, { signal: clientSignal(reply) });
-    await sendZstd(request, reply, encodeClosureStream(records), MUTABLE);
-  });
+  for (const [name, follow, summaries] of CLOSURE_FILES) {
+    get(`${name}/:storeHash`, async (request, reply) => {
+      const storeHash = parameter(request, "storeHash");
+      const isKnown = isStoreHash(storeHash) && (await pathInfos.get(storeHash)) !== undefined;
+      if (!isKnown) return reply.callNotFound();
+      const query = { wanted: [storeHash], follow, known: [], summaries };
+      const records = collectClosure(query, options, { signal: clientSignal(reply) });
+      await sendZstd(request, reply, encodeClosureStream(records), MUTABLE);
+    });
+  }
   get("dirs/b3/:prefix/:digest", async (request, reply) => {
     const digest = digestParameter(request);
     if (digest === undefined || (await store.directories.get(digest)) === undefined) {

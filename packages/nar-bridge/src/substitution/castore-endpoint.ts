@@ -23,18 +23,22 @@ import {
 } from "@castore/castore";
 import type { StoreDir, StoreHash } from "../nix/store-path.ts";
 import { type ClosureRecord, decodeClosureStream } from "../path-infos/closure-stream.ts";
+import type { PathInfo } from "../path-infos/path-info.ts";
 import type { UrlPolicy } from "../upstream/admission.ts";
 import type { HttpClient, HttpRequest } from "../upstream/http-client.ts";
 import { type HttpResponse, readBody } from "../upstream/http-response.ts";
 import type { LinkSpeed } from "../upstream/link-meter.ts";
 import { LOOKUP_TIMEOUT_MS } from "../upstream/upstream.ts";
-import { staticClosure } from "./static-closure.ts";
+import { contentsFiles, type OpenFile, staticClosure } from "./static-closure.ts";
 
 /** Chunks fetched one by one at once, where the server has no `fetch`. */
 export const SINGLE_CHUNKS_PARALLEL = 8;
 const INFO_BYTES_MAX = 64 * 1024;
 const INFO_TTL_MS = 300_000;
 const ZSTD_OVERHEAD_BYTES = 1024;
+
+/** closure, summaries: of a path and all it refers to; summary: of the path alone. */
+export type ClosureFile = "closure" | "summaries" | "summary";
 
 /** What a castore/1 server says of itself (docs/protocol.md, section 3). */
 export interface EndpointInfo {
@@ -54,11 +58,14 @@ export interface CastoreEndpoint extends ChunkTransport {
    * orders them. One request where the server has the feature, else as staticClosure says.
    */
   closure(query: ClosureRequest, options?: CostOptions): AsyncIterable<ClosureRecord>;
-  /** All below a path that the server names as a root; undefined where it does not. */
+  /** A closure stream that a static server has of the path; undefined where it has none. */
   closureFile(
+    kind: ClosureFile,
     storeHash: StoreHash,
     options?: CostOptions,
   ): Promise<AsyncIterable<ClosureRecord> | undefined>;
+  /** The files of a static server with the directories and the recipe of the path. */
+  contentsFiles(pathInfo: PathInfo, options?: CostOptions): AsyncIterable<ClosureRecord>;
   /** What was measured of the way to it. */
   link(): LinkSpeed;
   /** The outboard of a blob of `size` bytes; undefined where the server has none. */
@@ -122,17 +129,24 @@ class HttpCastoreEndpoint implements CastoreEndpoint {
       yield* decodeClosureStream(createZstdDecoder()(response.body));
       return;
     }
-    const open = async (path: string, call: CallOptions) =>
-      (await this.#sendMaybe(path, { ...options, ...call }))?.body;
-    yield* staticClosure(open, query, options);
+    yield* staticClosure(this.#opener(options), query, options);
+  }
+
+  #opener(options: CostOptions): OpenFile {
+    return async (path, call) => (await this.#sendMaybe(path, { ...options, ...call }))?.body;
   }
 
   async closureFile(
+    kind: ClosureFile,
     storeHash: StoreHash,
     options: CostOptions = {},
   ): Promise<AsyncIterable<ClosureRecord> | undefined> {
-    const response = await this.#sendMaybe(`closure/${storeHash}`, options);
+    const response = await this.#sendMaybe(`${kind}/${storeHash}`, options);
     return response && decodeClosureStream(createZstdDecoder()(response.body));
+  }
+
+  contentsFiles(pathInfo: PathInfo, options: CostOptions = {}): AsyncIterable<ClosureRecord> {
+    return contentsFiles(this.#opener(options), pathInfo, options);
   }
 
   link(): LinkSpeed {

@@ -1,21 +1,24 @@
 import {
   type CallOptions,
+  CastoreError,
   CLOSURE_REQUEST_KNOWN_MAX,
   CLOSURE_REQUEST_WANTED_MAX,
   type Digest,
   type Directory,
-  type DirectoryService,
   decodeDirectory,
   decodeRecipe,
+  decodeTreeSummary,
   digestOf,
+  type LocalStore,
   type Recipe,
+  type TreeSummary,
 } from "@castore/castore";
 import { LRUCache } from "lru-cache";
 import { type StoreHash, storePathHash } from "../nix/store-path.ts";
 import type { ClosureRecord } from "../path-infos/closure-stream.ts";
 import type { PathInfo } from "../path-infos/path-info.ts";
 import { decodeSignedPathInfo } from "../path-infos/path-info-codec.ts";
-import type { CastoreEndpoint, CostOptions } from "./castore-endpoint.ts";
+import type { CastoreEndpoint, ClosureFile, CostOptions } from "./castore-endpoint.ts";
 import type { ContentsOptions } from "./contents-server.ts";
 
 /** Paths whose metadata is kept. */
@@ -29,11 +32,28 @@ export interface PathMetadata {
   readonly recipe: Recipe | undefined;
 }
 
+/** A path of which there is a summary only. */
+export interface SummarizedPath {
+  readonly pathInfo: PathInfo;
+  readonly summary: TreeSummary;
+  /** What directories, recipe and missing chunks would take, going by the summary. */
+  readonly bytes: number;
+}
+
+type Known = PathMetadata | SummarizedPath | "absent";
+
 interface LoadResult {
   /** Paths that the server left out. */
   readonly leftOut: readonly StoreHash[];
   /** Paths whose directories cannot be stored, and why. */
   readonly faults: ReadonlyMap<StoreHash, unknown>;
+}
+
+interface LoadOptions extends CostOptions {
+  /** Whether a summary will do. */
+  readonly summaries?: boolean | undefined;
+  /** Where the path infos go, too. */
+  readonly found?: Map<StoreHash, PathInfo> | undefined;
 }
 
 /**
@@ -42,93 +62,165 @@ interface LoadResult {
  */
 export class CastoreMetadata {
   readonly #endpoint: CastoreEndpoint;
-  readonly #directories: DirectoryService;
-  readonly #loaded = new LRUCache<StoreHash, PathMetadata | "absent">({
-    max: PATHS_MAX,
-    ttl: TTL_MS,
-  });
+  readonly #near: Pick<LocalStore, "chunks" | "directories">;
+  readonly #loaded = new LRUCache<StoreHash, Known>({ max: PATHS_MAX, ttl: TTL_MS });
   readonly #recipes = new LRUCache<Digest, Recipe>({ max: PATHS_MAX, ttl: TTL_MS });
+  /** Paths that a static server has no closure of. */
+  readonly #unnamed = new LRUCache<StoreHash, true>({ max: PATHS_MAX, ttl: TTL_MS });
   readonly #underWay = new Map<StoreHash, Promise<void>>();
 
-  constructor(endpoint: CastoreEndpoint, directories: DirectoryService) {
+  constructor(endpoint: CastoreEndpoint, near: Pick<LocalStore, "chunks" | "directories">) {
     this.#endpoint = endpoint;
-    this.#directories = directories;
+    this.#near = near;
   }
 
-  /** What was claimed of the path before. */
+  /** What was claimed of the path before, other than by a summary. */
   known(storeHash: StoreHash): PathMetadata | undefined {
     const known = this.#loaded.peek(storeHash);
-    return known === "absent" ? undefined : known;
+    return isWhole(known) ? known : undefined;
   }
 
-  /**
-   * The metadata of `storeHash`; undefined where the server does not have the path. One request
-   * asks for what is wanted soon, too, where the server can.
-   */
+  /** As `find`, whatever it costs. */
   async get(
     storeHash: StoreHash,
     options: ContentsOptions = {},
   ): Promise<PathMetadata | undefined> {
+    const found = await this.find(storeHash, { ...options, pays: undefined });
+    return isWhole(found) ? found : undefined;
+  }
+
+  /**
+   * The metadata of `storeHash`, or the summary where by that more would not pay; undefined where
+   * the server does not have the path. One request asks for what is wanted soon, too, where the
+   * server can.
+   */
+  async find(
+    storeHash: StoreHash,
+    options: ContentsOptions = {},
+  ): Promise<PathMetadata | SummarizedPath | undefined> {
     for (;;) {
       const known = this.#loaded.get(storeHash);
       if (known === "absent") return undefined;
-      if (known !== undefined && (await this.#isThere(known, options))) return known;
+      if (isWhole(known) && (await this.#isThere(known, options))) return known;
+      if (isSummarized(known)) {
+        // Chunks may have come since.
+        const bytes = await this.#estimate(known.summary, options);
+        if (options.pays?.(storeHash, bytes) === false) return { ...known, bytes };
+      }
       const underWay = this.#underWay.get(storeHash);
-      if (underWay === undefined) return await this.#ask(storeHash, options);
-      // Its request may end with another caller's signal: then this caller asks himself.
-      await underWay.catch(() => options.signal?.throwIfAborted());
+      if (underWay === undefined) {
+        const asked = await this.#ask(storeHash, options);
+        if (!isSummarized(asked)) return asked === "absent" ? undefined : asked;
+      } else {
+        // Its request may end with another caller's signal: then this caller asks himself.
+        await underWay.catch(() => options.signal?.throwIfAborted());
+      }
     }
   }
 
-  async #ask(storeHash: StoreHash, options: ContentsOptions): Promise<PathMetadata | undefined> {
-    this.#loaded.delete(storeHash);
-    const closure = options.closure?.() ?? [];
-    const { faults } = await this.#loadWith(storeHash, closure, options);
-    const loaded = this.#loaded.get(storeHash);
+  async #ask(storeHash: StoreHash, options: ContentsOptions): Promise<Known> {
+    const before = this.#loaded.peek(storeHash);
+    const loading = isSummarized(before)
+      ? this.#loadRest(storeHash, before, options)
+      : this.#loadFirst(storeHash, options);
+    const { faults } = await loading;
     if (faults.has(storeHash)) throw faults.get(storeHash);
-    if (loaded === undefined) this.#loaded.set(storeHash, "absent");
+    let loaded = this.#loaded.get(storeHash);
+    // After its summary there is nothing but the whole that can come.
+    if (loaded === undefined || (isSummarized(before) && isSummarized(loaded))) loaded = "absent";
+    this.#loaded.set(storeHash, loaded);
     options.onDescribed?.();
-    return loaded === "absent" ? undefined : loaded;
+    return loaded;
   }
 
-  async #loadWith(
-    storeHash: StoreHash,
-    closure: readonly StoreHash[],
-    options: ContentsOptions,
-  ): Promise<LoadResult> {
+  async #loadFirst(storeHash: StoreHash, options: ContentsOptions): Promise<LoadResult> {
+    this.#loaded.delete(storeHash);
+    const closure = options.closure?.() ?? [];
     // Under way before anything is awaited: nobody asks for a path twice.
-    const wanted = this.#unknown([storeHash, ...closure, ...(options.others?.() ?? [])]);
+    const isUnknown = (other: StoreHash) => !this.#loaded.has(other);
+    const wanted = this.#wanted(storeHash, options, isUnknown);
     return await this.#underWayFor(wanted, async () => {
       const { features } = await this.#endpoint.info(options);
-      if (features.has("closure")) return await this.#load(wanted, false, options);
+      const summaries = options.pays !== undefined && features.has("summary");
+      if (features.has("closure"))
+        return await this.#load(wanted, false, { ...options, summaries });
       // A static server answers for one path at a time, or for all below a path that was exported.
-      const top = closure.at(-1);
-      if (top !== undefined && closure.length > 1) {
-        const records = await this.#endpoint.closureFile(top, options);
-        const result = records && (await this.#receive(records, undefined, options));
-        if (result !== undefined && this.#loaded.has(storeHash)) return result;
-      }
-      return await this.#load([storeHash], false, options);
+      const top = closure.length > 1 ? closure.at(-1) : undefined;
+      const closureFile = summaries ? "summaries" : "closure";
+      return (
+        (top && (await this.#loadFile(closureFile, top, storeHash, options))) ??
+        (summaries ? await this.#loadFile("summary", storeHash, storeHash, options) : undefined) ??
+        (await this.#load([storeHash], false, options))
+      );
     });
+  }
+
+  /** Loads what the summary of a path stands for, and of others that pay, too. */
+  async #loadRest(
+    storeHash: StoreHash,
+    { pathInfo }: SummarizedPath,
+    options: ContentsOptions,
+  ): Promise<LoadResult> {
+    const paysToo = (other: StoreHash) => {
+      const known = this.#loaded.peek(other);
+      return isSummarized(known) && options.pays?.(other, known.bytes) === true;
+    };
+    const isBatched = this.#endpoint.features.has("closure");
+    const wanted = isBatched ? this.#wanted(storeHash, options, paysToo) : [storeHash];
+    return await this.#underWayFor(wanted, async () => {
+      if (isBatched) return await this.#load(wanted, false, options);
+      return await this.#receive(this.#endpoint.contentsFiles(pathInfo, options), options);
+    });
+  }
+
+  /** Undefined where a static server has no such file, or one without `storeHash`. */
+  async #loadFile(
+    kind: ClosureFile,
+    of: StoreHash,
+    storeHash: StoreHash,
+    options: ContentsOptions,
+  ): Promise<LoadResult | undefined> {
+    if (kind !== "summary" && this.#unnamed.has(of)) return undefined;
+    const records = await this.#endpoint.closureFile(kind, of, options);
+    if (records === undefined) {
+      if (kind !== "summary") this.#unnamed.set(of, true);
+      return undefined;
+    }
+    const result = await this.#receive(records, { ...options, summaries: kind !== "closure" });
+    return this.#loaded.has(storeHash) ? result : undefined;
   }
 
   /** Whether its directories are still in the store: they may have been collected since. */
   async #isThere({ pathInfo }: PathMetadata, options: CallOptions): Promise<boolean> {
     const { node } = pathInfo;
     if (node.type !== "directory") return true;
-    return (await this.#directories.get(node.digest, options)) !== undefined;
+    return (await this.#near.directories.get(node.digest, options)) !== undefined;
   }
 
-  /** The path infos of `storeHashes` and all they refer to, as far as the server has them. */
+  async #estimate(summary: TreeSummary, options: CallOptions): Promise<number> {
+    const { metadataBytes, wireBytes, sample } = summary;
+    const isHere = await this.#near.chunks.has(sample, options);
+    const missing = isHere.filter((is) => !is).length;
+    // One more than are missing: a sample that is wholly here does not tell that nothing is.
+    const part = Math.min(missing + 1, sample.length) / sample.length;
+    return metadataBytes + Math.ceil(wireBytes * part);
+  }
+
+  /**
+   * The path infos of `storeHashes` and all they refer to, as far as the server has them. With
+   * `summaries`, large metadata of them is not loaded with them.
+   */
   async closure(
     storeHashes: readonly StoreHash[],
-    options: CostOptions = {},
+    options: CostOptions & { readonly summaries?: boolean } = {},
   ): Promise<readonly PathInfo[]> {
+    const { features } = await this.#endpoint.info(options);
+    const summaries = options.summaries === true && features.has("summary");
     const found = new Map<StoreHash, PathInfo>();
     let open = [...storeHashes];
     while (open.length > 0) {
       const asked = open.slice(0, CLOSURE_REQUEST_WANTED_MAX);
-      const load = () => this.#load(asked, true, options, found);
+      const load = () => this.#load(asked, true, { ...options, summaries, found });
       const { leftOut } = await this.#underWayFor(asked, load);
       const more = new Set([...open.slice(asked.length), ...leftOut]);
       open = [...more].filter((storeHash) => !found.has(storeHash) && !asked.includes(storeHash));
@@ -136,12 +228,16 @@ export class CastoreMetadata {
     return [...found.values()];
   }
 
-  /** The first of `storeHashes`, and those of the others that nothing is known of. */
-  #unknown([first, ...others]: readonly [StoreHash, ...StoreHash[]]): StoreHash[] {
-    const wanted = new Set([first]);
-    for (const other of others) {
+  /** `storeHash`, and of what is wanted soon that which `isWanted` and nobody asks for. */
+  #wanted(
+    storeHash: StoreHash,
+    { closure, others }: ContentsOptions,
+    isWanted: (storeHash: StoreHash) => boolean,
+  ): StoreHash[] {
+    const wanted = new Set([storeHash]);
+    for (const other of [...(closure?.() ?? []), ...(others?.() ?? [])]) {
       if (wanted.size === CLOSURE_REQUEST_WANTED_MAX) break;
-      if (!this.#loaded.has(other) && !this.#underWay.has(other)) wanted.add(other);
+      if (!this.#underWay.has(other) && isWanted(other)) wanted.add(other);
     }
     return [...wanted];
   }
@@ -167,30 +263,31 @@ export class CastoreMetadata {
   /** Loads paths. What is wrong with one of them does not keep the others from counting. */
   async #load(
     storeHashes: readonly StoreHash[],
-    references: boolean,
-    options: CostOptions,
-    found?: Map<StoreHash, PathInfo>,
+    follow: boolean,
+    options: LoadOptions,
   ): Promise<LoadResult> {
     // Naming too many as known is no use: the server then sends some again.
-    const known = [...(found?.keys() ?? [])].slice(0, CLOSURE_REQUEST_KNOWN_MAX).sort();
-    const request = { wanted: storeHashes, follow: references, known };
-    return await this.#receive(this.#endpoint.closure(request, options), found, options);
+    const known = [...(options.found?.keys() ?? [])].slice(0, CLOSURE_REQUEST_KNOWN_MAX).sort();
+    const summaries = options.summaries === true;
+    const request = { wanted: storeHashes, follow, known, summaries };
+    return await this.#receive(this.#endpoint.closure(request, options), options);
   }
 
-  async #receive(
-    records: AsyncIterable<ClosureRecord>,
-    found: Map<StoreHash, PathInfo> | undefined,
-    options: CallOptions,
-  ): Promise<LoadResult> {
+  async #receive(records: AsyncIterable<ClosureRecord>, options: LoadOptions): Promise<LoadResult> {
     const leftOut: StoreHash[] = [];
     const faults = new Map<StoreHash, unknown>();
     const directories = new Map<Digest, Directory>();
     const stored: Promise<void>[] = [];
     let pathInfo: PathInfo | undefined;
+    let summary: TreeSummary | undefined;
     const finish = () => {
       if (pathInfo === undefined) return;
       const storeHash = storePathHash(pathInfo.storePath);
-      const keeping = this.#keep(pathInfo, directories, found, options);
+      const keeping =
+        summary === undefined
+          ? this.#keep(pathInfo, directories, options)
+          : this.#keepSummary(pathInfo, summary, options);
+      options.found?.set(storeHash, pathInfo);
       stored.push(keeping.catch((error: unknown) => void faults.set(storeHash, error)));
     };
     for await (const record of records) {
@@ -198,12 +295,19 @@ export class CastoreMetadata {
         case "pathInfo":
           finish();
           pathInfo = decodeSignedPathInfo(record.bytes);
+          summary = undefined;
           break;
         case "directory":
           directories.set(digestOf(record.bytes), decodeDirectory(record.bytes));
           break;
         case "recipe":
           this.#recipes.set(record.root, decodeRecipe(record.bytes));
+          break;
+        case "summary":
+          if (options.summaries !== true) {
+            throw new CastoreError("INVALID", `${this.#endpoint.base.href}: an unwanted summary`);
+          }
+          summary = decodeTreeSummary(record.bytes);
           break;
         case "absent":
           this.#loaded.set(record.storeHash, "absent");
@@ -221,20 +325,36 @@ export class CastoreMetadata {
   async #keep(
     pathInfo: PathInfo,
     received: ReadonlyMap<Digest, Directory>,
-    found: Map<StoreHash, PathInfo> | undefined,
     options: CallOptions,
   ): Promise<void> {
     const { node } = pathInfo;
     if (node.type === "directory") {
       // Those that an earlier path brought are put again: its own put may not have ended yet.
       const directories = childrenFirst(node.digest, received);
-      if (directories.length > 0) await this.#directories.putClosure(directories, options);
+      if (directories.length > 0) await this.#near.directories.putClosure(directories, options);
     }
-    const storeHash = storePathHash(pathInfo.storePath);
     const recipe = node.type === "symlink" ? undefined : this.#recipes.get(node.digest);
-    this.#loaded.set(storeHash, { pathInfo, recipe });
-    found?.set(storeHash, pathInfo);
+    this.#loaded.set(storePathHash(pathInfo.storePath), { pathInfo, recipe });
   }
+
+  async #keepSummary(
+    pathInfo: PathInfo,
+    summary: TreeSummary,
+    options: CallOptions,
+  ): Promise<void> {
+    const storeHash = storePathHash(pathInfo.storePath);
+    const bytes = await this.#estimate(summary, options);
+    if (isWhole(this.#loaded.peek(storeHash))) return;
+    this.#loaded.set(storeHash, { pathInfo, summary, bytes });
+  }
+}
+
+function isSummarized(known: Known | undefined): known is SummarizedPath {
+  return typeof known === "object" && "summary" in known;
+}
+
+function isWhole(known: Known | undefined): known is PathMetadata {
+  return typeof known === "object" && !("summary" in known);
 }
 
 /** The directories below `root` among `received`, each once, children before parents. */

@@ -3,16 +3,16 @@ import { renderNar } from "../nar/nar-render.ts";
 import type { NarInfo } from "../nix/nar-info.ts";
 import { normalReferences } from "../nix/normal-references.ts";
 import { type PathInfo, pathInfoOf } from "../path-infos/path-info.ts";
-import type { ContentsOptions, ContentsServer } from "./contents-server.ts";
+import type { ContentsOptions, ContentsServer, PathContents } from "./contents-server.ts";
 import type { NarSource } from "./nar-delivery.ts";
 import type { PathCostMeter } from "./path-cost.ts";
-import { type NamedOffer, priceList } from "./price-list.ts";
+import { type NamedOffer, type Offer, priceList } from "./price-list.ts";
 
 export interface CastoreNarSourceOptions {
   readonly server: ContentsServer;
   readonly narInfo: NarInfo;
   readonly store: LocalStore;
-  readonly soon: Pick<ContentsOptions, "closure" | "others" | "onDescribed">;
+  readonly soon: Pick<ContentsOptions, "closure" | "others" | "onDescribed" | "pays">;
   /** The plain NAR, where that is another way; `wireBytes` would be fetched from the server. */
   readonly plain: (wireBytes: number) => Promise<NamedOffer | undefined>;
   readonly cost: PathCostMeter;
@@ -49,24 +49,46 @@ interface OpenTree {
   finish(): void;
 }
 
-/** Everything is freed when `signal` ends, unless `finish` was called before. */
-async function openTree(options: CastoreNarSourceOptions, signal: AbortSignal): Promise<OpenTree> {
-  const { narInfo, store, server, cost } = options;
+/** What the server says of the path, where its summary does not tell already that it costs more. */
+async function describeTree(
+  options: CastoreNarSourceOptions,
+  signal: AbortSignal,
+): Promise<PathContents> {
+  const { narInfo, server, cost } = options;
   const question = { ...options.soon, signal, cost: cost.metadata };
-  const contents = await server.describe(narInfo, question);
-  if (contents === undefined) {
+  let contents = await server.describe(narInfo, question);
+  if (contents !== undefined && "estimate" in contents) {
+    takeUnlessPlain(options, contents.estimate, await options.plain(contents.estimate.bytes));
+    contents = await server.describe(narInfo, { ...question, pays: undefined });
+  }
+  if (contents === undefined || "estimate" in contents) {
     throw new CastoreError("UNSUPPORTED", `${server.name} does not have ${narInfo.storePath}`);
   }
-  const { node, recipe, rootSignatures } = contents;
-  const tree = await planTree(node, recipe, store, { signal });
-  const plain = await options.plain(tree.wireBytes);
-  const offers = [{ ...(await server.offer(tree)), server: server.name }];
+  return contents;
+}
+
+/** Notes the prices. Rejects UNSUPPORTED where the plain NAR has the better one. */
+function takeUnlessPlain(
+  { narInfo, server, cost }: CastoreNarSourceOptions,
+  offer: Offer,
+  plain: NamedOffer | undefined,
+): void {
+  const offers = [{ ...offer, server: server.name }];
   const prices = priceList(plain === undefined ? offers : [...offers, plain]);
   cost.priced(prices);
   if (prices.find(({ verdict }) => verdict === "taken")?.kind === "nar") {
-    const why = `${tree.wireBytes} bytes are missing, the plain NAR has ${plain?.bytes}`;
+    const why = `it costs ${offer.bytes} bytes, the plain NAR ${plain?.bytes}`;
     throw new CastoreError("UNSUPPORTED", `${narInfo.storePath}: ${why}`);
   }
+}
+
+/** Everything is freed when `signal` ends, unless `finish` was called before. */
+async function openTree(options: CastoreNarSourceOptions, signal: AbortSignal): Promise<OpenTree> {
+  const { narInfo, store, server, cost } = options;
+  const { node, recipe, rootSignatures } = await describeTree(options, signal);
+  const tree = await planTree(node, recipe, store, { signal });
+  const plain = await options.plain(tree.wireBytes);
+  takeUnlessPlain(options, await server.offer(tree), plain);
   const chunks = server.fetcher.plan(tree.missing, { cost: cost.contents });
   const blobs = new AssembledBlobs({
     tree,

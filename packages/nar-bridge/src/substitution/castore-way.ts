@@ -1,11 +1,11 @@
 import {
   CastoreError,
   ChunkFetcher,
-  type DirectoryService,
   FETCH_BYTES_MAX,
   FETCH_ITEMS_MAX,
   FETCH_PARALLEL,
   isCastoreError,
+  type LocalStore,
   type TreePlan,
 } from "@castore/castore";
 import type { NarInfo } from "../nix/nar-info.ts";
@@ -16,13 +16,18 @@ import {
   SINGLE_CHUNKS_PARALLEL,
 } from "./castore-endpoint.ts";
 import { CastoreMetadata } from "./castore-metadata.ts";
-import type { ContentsOptions, ContentsServer, PathContents } from "./contents-server.ts";
+import type {
+  ContentsOptions,
+  ContentsServer,
+  PathContents,
+  PathEstimate,
+} from "./contents-server.ts";
 import type { Offer } from "./price-list.ts";
 import { ServerRest, type ServerRestOptions } from "./server-rest.ts";
 
 export interface CastoreWayOptions extends ServerRestOptions {
   readonly endpoint: CastoreEndpoint;
-  readonly directories: DirectoryService;
+  readonly store: Pick<LocalStore, "chunks" | "directories">;
 }
 
 /** One castore/1 server: its metadata, its chunks, and whether it works at present. */
@@ -34,10 +39,10 @@ export class CastoreWay implements ContentsServer {
   readonly fetcher: ChunkFetcher;
   readonly #rest: ServerRest;
 
-  constructor({ endpoint, directories, ...rest }: CastoreWayOptions) {
+  constructor({ endpoint, store, ...rest }: CastoreWayOptions) {
     this.name = `castore at ${endpoint.base.href}`;
     this.endpoint = endpoint;
-    this.metadata = new CastoreMetadata(endpoint, directories);
+    this.metadata = new CastoreMetadata(endpoint, store);
     this.fetcher = new ChunkFetcher(endpoint);
     this.#rest = new ServerRest(rest);
   }
@@ -66,13 +71,15 @@ export class CastoreWay implements ContentsServer {
   async describe(
     narInfo: NarInfo,
     options: ContentsOptions = {},
-  ): Promise<PathContents | undefined> {
-    const known = await this.metadata.get(storePathHash(narInfo.storePath), options);
+  ): Promise<PathContents | PathEstimate | undefined> {
+    const known = await this.metadata.find(storePathHash(narInfo.storePath), options);
     if (known === undefined) return undefined;
-    const { pathInfo, recipe } = known;
+    const { pathInfo } = known;
     if (pathInfo.narHash !== narInfo.narHash || pathInfo.narSize !== narInfo.narSize) {
       throw new CastoreError("CORRUPT", `${this.name} has another ${narInfo.storePath}`);
     }
+    if ("summary" in known) return { estimate: this.#offer(known.bytes, 1, 1) };
+    const { recipe } = known;
     return { node: pathInfo.node, recipe, rootSignatures: pathInfo.rootSignatures };
   }
 
@@ -83,13 +90,13 @@ export class CastoreWay implements ContentsServer {
       Math.ceil(tree.missingCount / FETCH_ITEMS_MAX),
       Math.ceil(tree.missingBytes / FETCH_BYTES_MAX),
     );
-    return {
-      kind: "chunks",
-      bytes: tree.wireBytes,
-      requests: isBatched ? batches : tree.missingCount,
-      parallel: isBatched ? FETCH_PARALLEL : SINGLE_CHUNKS_PARALLEL,
-      link: this.endpoint.link(),
-    };
+    return isBatched
+      ? this.#offer(tree.wireBytes, batches, FETCH_PARALLEL)
+      : this.#offer(tree.wireBytes, tree.missingCount, SINGLE_CHUNKS_PARALLEL);
+  }
+
+  #offer(bytes: number, requests: number, parallel: number): Offer {
+    return { kind: "chunks", bytes, requests, parallel, link: this.endpoint.link() };
   }
 
   worked(): void {

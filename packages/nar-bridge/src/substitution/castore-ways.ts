@@ -18,7 +18,7 @@ export const CASTORE_PROTOCOL = "castore/1";
 
 export interface CastoreWaysOptions {
   readonly http: HttpClient;
-  readonly store: Pick<LocalStore, "blobs" | "directories">;
+  readonly store: Pick<LocalStore, "blobs" | "chunks" | "directories">;
   /** For certificates; process.env by default. */
   readonly environment?: Environment | undefined;
   readonly grpcConnectMs?: number | undefined;
@@ -106,7 +106,7 @@ export class CastoreWays implements Disposable {
       const endpoint = createCastoreEndpoint({ http, base, policy, storeDir });
       way = new CastoreWay({
         endpoint,
-        directories: store.directories,
+        store,
         restMsMax: this.#options.restMsMax,
         onRest: (ms, reason) => this.#rests(`castore at ${base.href}`, base, ms, reason),
       });

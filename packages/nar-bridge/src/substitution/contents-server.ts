@@ -13,7 +13,17 @@ export interface PathContents {
   readonly rootSignatures: readonly RootSignature[];
 }
 
+/** What a path's contents would cost, by their summary: too much to ask for more. */
+export interface PathEstimate {
+  readonly estimate: Offer;
+}
+
 export interface ContentsOptions extends CostOptions {
+  /**
+   * Whether it would pay to fetch a path's contents for so many bytes. Where this is given, a
+   * summary may answer, and the rest is asked for only where it pays.
+   */
+  readonly pays?: ((storeHash: StoreHash, bytes: number) => boolean) | undefined;
   /** The path's closure, as far as it will be asked for soon; what is referred to first. */
   readonly closure?: (() => readonly StoreHash[]) | undefined;
   /** Other paths that are likely to be asked for soon. */
@@ -35,7 +45,10 @@ export interface ContentsServer extends Disposable {
   /** Whether the path was described already, so that its contents cost no other question. */
   isDescribed(storeHash: StoreHash): boolean;
   /** The path's contents; undefined where the server does not have them. */
-  describe(narInfo: NarInfo, options?: ContentsOptions): Promise<PathContents | undefined>;
+  describe(
+    narInfo: NarInfo,
+    options?: ContentsOptions,
+  ): Promise<PathContents | PathEstimate | undefined>;
   /** What it takes to fetch what is missing of `tree`. */
   offer(tree: TreePlan): Promise<Offer>;
   /** Notes that the server did its part. */

@@ -82,7 +82,7 @@ export class EarlyContents implements Disposable {
     if (this.#paths.has(storeHash) || !server.isDescribed(storeHash)) return undefined;
     const early = this.#note(storeHash);
     const contents = await server.describe(narInfo);
-    if (contents === undefined) return undefined;
+    if (contents === undefined || "estimate" in contents) return undefined;
     const tree = await planTree(contents.node, contents.recipe, store);
     const offer = await server.offer(tree);
     const plain = narInfo.url === "" ? [] : [plainOffer(found)];

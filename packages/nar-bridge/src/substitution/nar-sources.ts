@@ -112,6 +112,8 @@ export class NarSources implements Disposable {
         closure: () => closure().map(storeHashOf),
         others: () => recent.of(upstream).map(storeHashOf),
         onDescribed: () => void this.#early.fetch(server, closure()),
+        pays:
+          this.#options.upgrade === "require" ? undefined : (of, bytes) => this.#pays(of, bytes),
       },
       plain: (wireBytes) => this.#plainOffer(found, wireBytes, { signal }),
       onChunk: (from, size) => {
@@ -132,6 +134,12 @@ export class NarSources implements Disposable {
         this.#failed(found, server.way, error, wrong);
       },
     });
+  }
+
+  /** Whether so many bytes are at most those of the plain NAR, as far as that is known. */
+  #pays(storeHash: StoreHash, bytes: number): boolean {
+    const found = this.#options.recent.get(storeHash);
+    return found === undefined || bytes <= plainSizeOf(found.narInfo);
   }
 
   /** Whether a question of its own would cost more than the NAR. */

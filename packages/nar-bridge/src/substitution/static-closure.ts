@@ -15,7 +15,12 @@ import {
   type ClosureRecord,
   decodeClosureStream,
 } from "../path-infos/closure-stream.ts";
-import { decodeSignedPathInfo, PATH_INFO_BYTES_MAX } from "../path-infos/path-info-codec.ts";
+import type { PathInfo } from "../path-infos/path-info.ts";
+import {
+  decodeSignedPathInfo,
+  encodeSignedPathInfo,
+  PATH_INFO_BYTES_MAX,
+} from "../path-infos/path-info-codec.ts";
 
 /** Paths whose files are fetched at once. */
 const PATHS_PARALLEL = 8;
@@ -34,7 +39,7 @@ export async function* staticClosure(
 ): AsyncGenerator<ClosureRecord, void, undefined> {
   const met = new Set<StoreHash>([...query.wanted, ...query.known].map(parseStoreHash));
   let level = query.wanted.map(parseStoreHash);
-  if (query.follow) level = yield* wholeClosures(open, level, met, options);
+  if (query.follow) level = yield* wholeClosures(open, query, met, options);
   const get = (storeHash: StoreHash, signal: AbortSignal) =>
     pathRecords(open, storeHash, { signal });
   while (level.length > 0) {
@@ -52,13 +57,13 @@ export async function* staticClosure(
 /** The closures that the server has whole; returns what is to be asked for path by path. */
 async function* wholeClosures(
   open: OpenFile,
-  roots: readonly StoreHash[],
+  { wanted, summaries }: ClosureRequest,
   met: Set<StoreHash>,
   options: CallOptions,
 ): AsyncGenerator<ClosureRecord, StoreHash[], undefined> {
   const rest: StoreHash[] = [];
-  for (const root of roots) {
-    const source = await open(`closure/${root}`, options);
+  for (const root of wanted.map(parseStoreHash)) {
+    const source = await open(`${summaries ? "summaries" : "closure"}/${root}`, options);
     if (source === undefined) {
       rest.push(root);
       continue;
@@ -90,16 +95,39 @@ async function pathRecords(
   if (source === undefined) return absent;
   const bytes = await joined(source, PATH_INFO_BYTES_MAX);
   const pathInfo = decodeSignedPathInfo(bytes);
-  const { node } = pathInfo;
-  const records: ClosureRecord[] = [{ kind: "pathInfo", bytes }];
-  const references = pathInfo.references.map(storePathHash);
-  if (node.type === "symlink") return { records, references };
+  const contents = await readContents(open, pathInfo, options);
+  if (contents === undefined) return absent;
+  const records: ClosureRecord[] = [{ kind: "pathInfo", bytes }, ...contents];
+  return { records, references: pathInfo.references.map(storePathHash) };
+}
+
+/** The records of a path whose path info is known; that it is absent, where a file is missing. */
+export async function* contentsFiles(
+  open: OpenFile,
+  pathInfo: PathInfo,
+  options: CallOptions,
+): AsyncGenerator<ClosureRecord, void, undefined> {
+  const contents = await readContents(open, pathInfo, options);
+  if (contents === undefined) {
+    yield { kind: "absent", storeHash: storePathHash(pathInfo.storePath) };
+    return;
+  }
+  yield { kind: "pathInfo", bytes: encodeSignedPathInfo(pathInfo) };
+  yield* contents;
+}
+
+/** Directories and recipe; undefined where one of the files is not there. */
+async function readContents(
+  open: OpenFile,
+  { node }: PathInfo,
+  options: CallOptions,
+): Promise<ClosureRecord[] | undefined> {
+  if (node.type === "symlink") return [];
   const [directories, recipe] = await Promise.all([
     node.type === "directory" ? readDirectories(open, node.digest, options) : [],
     readRecipe(open, node.digest, options),
   ]);
-  if (directories === undefined || recipe === undefined) return absent;
-  return { records: [...records, ...directories, recipe], references };
+  return directories && recipe && [...directories, recipe];
 }
 
 async function readDirectories(

@@ -216,7 +216,8 @@ export class Substituter implements AsyncDisposable {
         const cost = this.#meterOf(storeHash).metadata;
         // A cache that names NARs by their contents does so for all: its URLs need no question.
         const isSnix = parseSnixNarUrl(found.narInfo.url) !== undefined;
-        for (const pathInfo of await way.metadata.closure([storeHash], { ...options, cost })) {
+        const asked = { ...options, cost, summaries: this.#options.upgrade !== "require" };
+        for (const pathInfo of await way.metadata.closure([storeHash], asked)) {
           if (trustedKeys.trusts(pathInfo) === undefined) continue;
           // Else without its URL: the plain way asks the upstream for it.
           const narInfo = narInfoOf(pathInfo, isSnix ? formatSnixNarUrl(pathInfo) : "");
