@@ -21,7 +21,10 @@ const options: ProgramOptions = JSON.parse(process.argv[2] ?? "");
 await using store = await openLocalStore({ path: options.store });
 const roots = createStoreRootNodes({ store, pathInfos: pathInfosOf(store), pin: "bench-mount" });
 const content = localDirectContent(store);
-const shared = { ...store, directories: store.directories, blobs: store.blobs, roots, content };
+const { directories, blobs } = store;
+// As castore mount does for root.
+const readAheadKib = 1024;
+const shared = { ...store, directories, blobs, roots, content, readAheadKib };
 const { mountpoint, passthrough, kernel } = options;
 const mount =
   kernel === undefined

@@ -137,8 +137,7 @@ async function superviseServer(mountpoint: string, options: MountCommandOptions)
     command: [process.execPath, ...process.execArgv, ...process.argv.slice(1), SERVE_INHERITED],
     allowOther: options.allowOther,
     over: options.over,
-    // Where each file is fetched as far as it is read, the system's own 128 KiB are enough.
-    readAheadKib: options.trustedRootKey === undefined ? READ_AHEAD_KIB : undefined,
+    readAheadKib: readAheadOf(options),
     timeoutMs: options.timeout * 1000,
     log: logLine,
   });
@@ -180,7 +179,8 @@ async function serveByKernel(mountpoint: string, options: MountCommandOptions): 
   await using stores = await openMountStores(mountpoint, options);
   const { shared, nixDatabase } = stores;
   const { over, trace, prefetch } = options;
-  const mount = await mountKernel({ ...shared, mountpoint, names, over, trace, prefetch });
+  const how = { over, trace, prefetch, readAheadKib: readAheadOf(options) };
+  const mount = await mountKernel({ ...shared, mountpoint, names, ...how });
   await register(stores, options);
   endOnSignal(mount);
   await nixDatabase?.register(names);
@@ -188,6 +188,11 @@ async function serveByKernel(mountpoint: string, options: MountCommandOptions): 
   await mount.ended;
   await nixDatabase?.close();
   await shared.roots.release();
+}
+
+/** Where each file is fetched as far as it is read, the system's own 128 KiB are enough. */
+function readAheadOf({ trustedRootKey }: MountCommandOptions): number | undefined {
+  return trustedRootKey === undefined ? READ_AHEAD_KIB : undefined;
 }
 
 async function readPaths(file: string): Promise<PathComponent[]> {

@@ -38,6 +38,7 @@ export interface KernelMountOptions
     | "cacheBytesMax"
     | "trace"
     | "prefetch"
+    | "readAheadKib"
     | "log"
   > {
   /** What to mount, with all that it needs. */

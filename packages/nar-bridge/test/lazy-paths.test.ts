@@ -302,6 +302,18 @@ it("part of a large file costs that part, and what verifies it", async () => {
   expect(relay.bytes(/fetch/)).toBeLessThan(NOISE.byteLength + 10_000);
 });
 
+it("a large file of which all is wanted comes in one request, without its outboard", async () => {
+  await using world = await start([await makeProgram()]);
+  const { relay, bridge } = world;
+  const { get, blobs } = lazyOf(bridge);
+  const { digest, size } = fileOf(await filesOf((await get(PROGRAM))?.node, bridge.store), NOISE);
+  await using reader = await blobs.open(digest, { size, whole: true });
+  expect(NOISE.equals(await gather(reader?.stream() ?? noBytes()))).toBe(true);
+  expect(relay.seen(/outboard/)).toEqual([]);
+  expect(relay.seen(/fetch/).length).toBe(1);
+  expect(await bridge.store.blobs.has(digest)).toBe(true);
+});
+
 it.each<readonly [string, RelayFault]>([
   ["absent", { kind: "status", status: 404 }],
   ["wrong", { kind: "change", change: (body) => body.fill(1, 70, 90) }],
