@@ -25,7 +25,7 @@ import { writeLargeFile, writeTree } from "./sample-files.ts";
 const execute = promisify(execFile);
 const TREE_FILES = 50_000;
 const LARGE_BYTES = 500e6;
-const LOOKUPS = 20_000;
+const LOOKUPS = 100_000;
 const RANDOM_READS = 50_000;
 /** Beside a sample, in the directory that is kept. */
 const STORE = "store";
@@ -41,7 +41,7 @@ interface Sample {
 
 /**
  * Reading through the mount, × the native file system and beside other FUSE servers. Fresh: newly
- * mounted, the host's page cache warm. Warm: what was just done, once more.
+ * mounted, no names cached, the host's page cache warm. Warm: what was just done, once more.
  */
 export async function prepareMount({ scale }: BenchmarkOptions): Promise<Benchmark> {
   await installPeers();
@@ -203,9 +203,15 @@ function freshCases({ prepare, peers }: Sample, script: Script, load?: Script): 
       await prepare();
       await using tree = await peer.show();
       if (load !== undefined) await run(load(tree.at));
+      await forgetNames();
       return await measured(tree, script);
     },
   }));
+}
+
+/** Names and attributes, as of a new mount, also of the native file system; pages stay. */
+async function forgetNames(): Promise<void> {
+  await writeFile("/proc/sys/vm/drop_caches", "2");
 }
 
 function warmCases({ prepare, peers }: Sample, script: Script): Case[] {
