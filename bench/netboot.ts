@@ -1,5 +1,5 @@
-import { cp, mkdir, readFile, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { cp, mkdir, readFile, readlink, stat, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { type CastoreProcess, runCastore, startCastore } from "../test/support/castore-process.ts";
 import {
   createNetbootSite,
@@ -12,6 +12,7 @@ import {
   MACHINE_COMMAND_LINE,
   machineParts,
   startMachine,
+  type VirtualMachine,
 } from "../test/support/virtual-machine.ts";
 import type { Benchmark, BenchmarkOptions, Measures } from "./benchmark.ts";
 import { startShapingRelay } from "./shaping-relay.ts";
@@ -20,9 +21,13 @@ const LINK = { bitsPerSecond: 100e6, roundTripMs: 20 };
 const MEMORY_MIB = 6_000;
 const SMALL_BYTES = 300e6;
 const LARGE_BYTES = 1_500e6;
+const SHARE_BYTES = 60e6;
 const ZSTD_LEVEL = 19;
-/** Of an initrd with a closure of noise: more takes long and saves nothing. */
-const PACKED_ZSTD_LEVEL = 3;
+/** Of an initrd with a whole closure: 19 would take an hour. */
+const PACKED_ZSTD_LEVEL = 9;
+/** What a machine sends of its boot waits for a signal. */
+const TRACE_LATER = "castore.trace-after=1000000";
+const MIB = 2 ** 20;
 
 /** From power-on until a machine's system answers: its store lazily, and packed into an initrd. */
 export async function prepareNetboot({ scale }: BenchmarkOptions): Promise<Benchmark> {
@@ -43,8 +48,13 @@ export async function prepareNetboot({ scale }: BenchmarkOptions): Promise<Bench
       name,
       measure: () => bootOnce(world, server),
     });
+    const corpus = {
+      ...{ smallBytes: small.bytes, smallFiles: small.files, smallXzBytes: small.xzBytes },
+      ...{ largeBytes: large.bytes, largeFiles: large.files, largeXzBytes: large.xzBytes },
+      memoryMib: MEMORY_MIB,
+    };
     return {
-      corpus: { smallXzBytes: small.xzBytes, largeXzBytes: large.xzBytes, memoryMib: MEMORY_MIB },
+      corpus,
       close,
       groups: [
         {
@@ -56,8 +66,8 @@ export async function prepareNetboot({ scale }: BenchmarkOptions): Promise<Bench
           ],
           targets: { lazy: 0.5, "lazy, with a profile": 0.4 },
           limits: {
-            lazy: { storeBytes: large.xzBytes / 10 },
-            "lazy, with a profile": { storeRequests: 50 },
+            lazy: { storeBytes: large.xzBytes / 10, ...IN_MEMORY },
+            "lazy, with a profile": { storeRequests: 50, ...IN_MEMORY },
           },
         },
         {
@@ -74,20 +84,32 @@ export async function prepareNetboot({ scale }: BenchmarkOptions): Promise<Bench
   }
 }
 
+/** Limits of what a booted machine spends on its store. */
+const IN_MEMORY = { serverAnonBytes: 100 * MIB, runtimeBytes: 120 * MIB };
+
 interface Site {
   readonly servers: Readonly<Record<"packed" | "lazy" | "profiled", CastoreProcess>>;
-  /** Of the closure's NARs. */
+  /** Of the closure. */
+  readonly bytes: number;
+  readonly files: number;
+  /** Of the closure's NARs: one of the shares, which are alike by chance, stands for all. */
   readonly xzBytes: number;
 }
 
-async function prepareSite(world: NixWorld, ballastBytes: number): Promise<Site> {
+async function prepareSite(world: NixWorld, bytes: number): Promise<Site> {
   // For a try the initrd need not be small.
-  const compression = ballastBytes < SMALL_BYTES ? 1 : ZSTD_LEVEL;
-  const options = { ballastBytes: Math.round(ballastBytes), compression };
-  const site = await createNetbootSite(world, options);
+  const compression = bytes < SMALL_BYTES ? 1 : ZSTD_LEVEL;
+  const shares = Math.max(1, Math.round(bytes / SHARE_BYTES));
+  const shareBytes = Math.round(bytes / shares);
+  const site = await createNetbootSite(world, {
+    compression,
+    expression: join(repositoryRoot(), "bench/bulk-system.nix"),
+    args: { shares: `${shares}`, shareBytes: `${shareBytes}` },
+  });
   const traces = world.temporary("traces");
   await mkdir(traces);
-  const lazy = await site.serve(["--traces", traces]);
+  const later = ["--command-line", `${MACHINE_COMMAND_LINE} ${TRACE_LATER}`];
+  const lazy = await site.serve(["--traces", traces, ...later]);
   const profile = world.temporary("profile");
   await recordProfile(world, lazy, { traces, profile });
   const profiled = await site.serve(["--profile", profile]);
@@ -95,11 +117,25 @@ async function prepareSite(world: NixWorld, ballastBytes: number): Promise<Site>
     ...["--boot", await packWhole(world, site), "--command-line", MACHINE_COMMAND_LINE],
     ...["--store", world.temporary("empty")],
   ]);
-  const cache = await world.copyToCache([site.system], "xz");
-  const xzBytes = Number(
-    (await world.run("du", ["-sb", join(cache, "nar")])).stdout.split("\t")[0],
-  );
-  return { servers: { packed, lazy, profiled }, xzBytes };
+  return { servers: { packed, lazy, profiled }, ...(await sizesOf(world, site, shares)) };
+}
+
+async function sizesOf(world: NixWorld, { system }: NetbootSite, shares: number) {
+  const within = (name: string) => join(world.store.fileOf(system), name);
+  const [share = ""] = (await readFile(within("shares"), "utf8")).trim().split(" ");
+  const machine = dirname(await readlink(within("init")));
+  const xz = async (path: string) => {
+    const nar = join(await world.copyToCache([path], "xz"), "nar");
+    return Number((await world.run("du", ["-sb", nar])).stdout.split("\t")[0]);
+  };
+  const infos = await world.pathInfos(world.store.uri, [system]);
+  const trees = infos.map(({ path }) => world.store.fileOf(path));
+  const list = await world.run("find", [...trees, "-type", "f", "-printf", "."]);
+  return {
+    bytes: infos.reduce((sum, { narSize }) => sum + narSize, 0),
+    files: list.stdout.length,
+    xzBytes: (await xz(machine)) + shares * (await xz(share)),
+  };
 }
 
 /** One boot after which the machine sends what it touched. */
@@ -111,6 +147,7 @@ async function recordProfile(
   const log = world.temporary("console");
   await using machine = await startMachine({ script: `${server.url}/boot.ipxe`, log });
   await machine.answer("/");
+  await machine.run("killall sleep");
   const trace = join(traces, "52-54-00-12-34-56.trace");
   while ((await stat(trace).catch(() => undefined)) === undefined) {
     await new Promise((resolve) => setTimeout(resolve, 1_000));
@@ -128,13 +165,24 @@ async function bootOnce(world: NixWorld, server: CastoreProcess): Promise<Measur
   await using machine = await startMachine({ script, memory: MEMORY_MIB, log });
   await machine.answer("/");
   const seconds = (performance.now() - start) / 1000;
+  const { bytesDown: linkBytes } = relay;
   const after = await sent(server);
-  return {
-    seconds,
-    linkBytes: relay.bytesDown,
-    storeBytes: after.storeBytes - before.storeBytes,
-    storeRequests: after.storeRequests - before.storeRequests,
-  };
+  const storeBytes = after.storeBytes - before.storeBytes;
+  const storeRequests = after.storeRequests - before.storeRequests;
+  const spent = storeRequests === 0 ? {} : await storeMemory(machine);
+  return { seconds, linkBytes, storeBytes, storeRequests, ...spent };
+}
+
+/** What the store server of a machine takes of its memory; and its program, with all it loads. */
+async function storeMemory(machine: VirtualMachine): Promise<Measures> {
+  const each = "case $(head -c 8 $p/cmdline) in @castore) echo $p;; esac";
+  const found = await machine.run(`for p in /proc/[0-9]*; do ${each}; done`);
+  const [server = ""] = found.trim().split("\n");
+  const anon = /(\d+) kB/.exec(await machine.run(`grep RssAnon ${server}/status`));
+  const parts = ["bin", "castore", "lib", "lib64"].map((name) => `${server}/root/${name}`);
+  const runtime = /(\d+)\ttotal/.exec(await machine.run(`du -skc ${parts.join(" ")} 2>/dev/null`));
+  const bytes = (match: RegExpExecArray | null) => Number(match?.[1]) * 1024;
+  return { serverAnonBytes: bytes(anon), runtimeBytes: bytes(runtime) };
 }
 
 /** What the server sent so far; its machines share an address. */

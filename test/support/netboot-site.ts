@@ -16,12 +16,17 @@ export interface MachineStatus {
 
 export interface NetbootSiteOptions {
   /** Noise in the closure that nothing reads. */
-  readonly ballastBytes: number;
+  readonly ballastBytes?: number;
+  /** What builds its attribute "system" in place of machine-system.nix, with which arguments. */
+  readonly expression?: string;
+  readonly args?: Readonly<Record<string, string>>;
   /** Of the initrd, by zstd. */
   readonly compression: number;
   /** The key that machines trust, in place of the one that signs. */
   readonly trustedKey?: string;
 }
+
+const MACHINE_SYSTEM = join(repositoryRoot(), "test/support/machine-system.nix");
 
 /** A system in a cache, and what machines boot it with. */
 export interface NetbootSite {
@@ -34,13 +39,13 @@ export interface NetbootSite {
 
 export async function createNetbootSite(
   world: NixWorld,
-  { ballastBytes, compression, trustedKey = world.publicKey }: NetbootSiteOptions,
+  { ballastBytes = 0, compression, trustedKey = world.publicKey, ...more }: NetbootSiteOptions,
 ): Promise<NetbootSite> {
   const { kernel, modules, debs } = machineParts();
-  const expression = join(repositoryRoot(), "test/support/machine-system.nix");
-  const args = ["--argstr", "debs", debs, "--argstr", "ballast", `${ballastBytes}`];
+  const { expression = MACHINE_SYSTEM, args = { ballast: `${ballastBytes}` } } = more;
+  const named = Object.entries({ debs, ...args }).flatMap((pair) => ["--argstr", ...pair]);
   const build = ["--no-out-link", expression, "-A", "system", "--store", world.store.uri];
-  const system = (await world.run("nix-build", [...build, ...args])).stdout.trim();
+  const system = (await world.run("nix-build", [...build, ...named])).stdout.trim();
   const rootKey = world.temporary("root-key");
   const secret = await world.run("nix", ["key", "generate-secret", "--key-name", "root-1"]);
   await writeFile(rootKey, secret.stdout, { mode: 0o600 });
