@@ -24,11 +24,16 @@ export async function prepareSubstitute(): Promise<Benchmark> {
 }
 
 async function prepareIn(world: NixWorld): Promise<Benchmark> {
-  const paths = await buildCorpus(world);
+  const parts = await buildCorpus(world);
+  const paths = [await buildProfile(world, parts)];
   const xz = await startNginx({ directory: await world.copyToCache(paths, "xz") });
   const none = await startNginx({ directory: await world.copyToCache(paths, "none") });
   const infos = await world.pathInfos(world.store.uri, paths);
   const narBytes = infos.reduce((sum, { narSize }) => sum + narSize, 0);
+  const overLink: Upstream = async (work) => {
+    await using relay = await startShapingRelay(xz.url, LINK);
+    return { ...(await work(relay.url)), down: relay.bytesDown };
+  };
   const warm = await startBridge(world, world.temporary("warm"), xz.url);
   await substitute(world, paths, warm.url);
   return {
@@ -44,11 +49,13 @@ async function prepareIn(world: NixWorld): Promise<Benchmark> {
       },
       {
         name: "cold from plain xz, 100 Mbit/s and 20 ms",
-        cases: coldCases(world, paths, async (work) => {
-          await using relay = await startShapingRelay(xz.url, LINK);
-          return { ...(await work(relay.url)), down: relay.bytesDown };
-        }),
+        cases: coldCases(world, paths, overLink),
         targets: { bridge: 1.05 },
+      },
+      {
+        // Nothing says that one will be asked for after the other: none is fetched early.
+        name: "the same as paths of which none refers to another",
+        cases: coldCases(world, parts, overLink),
       },
       {
         name: "already local, against nginx serving NARs uncompressed",
@@ -97,6 +104,14 @@ async function substitute(world: NixWorld, paths: readonly string[], url: string
   } finally {
     await rm(into.root, { recursive: true, force: true });
   }
+}
+
+/** What refers to all of `paths`, as a user's profile does. */
+async function buildProfile(world: NixWorld, paths: readonly string[]): Promise<string> {
+  const listed = paths.map((path) => `(builtins.storePath ${path})`).join(" ");
+  const expression = `builtins.toFile "profile" (toString [ ${listed} ])`;
+  const args = ["--impure", "--raw", "--store", world.store.uri, "--expr", expression];
+  return (await world.run("nix", ["eval", ...args])).stdout.trim();
 }
 
 /** Each package a path of its own, and the closure of the end-to-end tests for its references. */

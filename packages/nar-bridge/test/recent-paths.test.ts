@@ -45,6 +45,18 @@ test("a closure is what refers or is referred to, over any steps, leaves first",
   expect(names(recent.of(other))).toEqual(["elsewhere"]);
 });
 
+test("a closure stands in the order in which Nix substitutes it, one path at a time", () => {
+  const recent = new RecentPaths();
+  recent.note(found("z-app", ["m-lib", "a-tool", "z-app"]));
+  recent.note(found("m-lib", ["y-libc"]));
+  recent.note(found("a-tool", ["y-libc", "x-data"]));
+  for (const name of ["y-libc", "x-data", "n-alone"]) recent.note(found(name, []));
+  recent.note(found("zz-profile", ["z-app", "n-alone"]));
+  const closure = names(recent.closureOf(hash("x-data"), upstream));
+  const inOrder = ["n-alone", "x-data", "y-libc", "a-tool", "m-lib", "z-app", "zz-profile"];
+  expect(closure).toEqual(inOrder);
+});
+
 test("what is forgotten connects nothing any more, however much is noted", () => {
   const recent = new RecentPaths();
   for (let i = 0; i < 9_000; i++) recent.note(found(`path-${i}`, i === 0 ? [] : [`path-${i - 1}`]));

@@ -78,6 +78,7 @@ export class BridgedNars {
     const proven = await substituter.provenNar(narHash, { signal });
     if (proven === undefined) return false;
     if (request.method === "GET") {
+      substituter.noteAsked(narHash);
       metrics.nars.inc({ way: "local" });
       metrics.narBytes.inc({ way: "local" }, proven.size);
     }

@@ -35,6 +35,12 @@ export interface NarSourcesOptions {
   readonly onProven: (found: FoundNarInfo, way: NarWay, stored: Promise<PathInfo>) => void;
 }
 
+export interface NarWaysOptions {
+  readonly signal: AbortSignal;
+  /** Called when a plain NAR's download starts, the only way there is; the result at its end. */
+  readonly onDownload?: (() => () => void) | undefined;
+}
+
 /** The ways to a NAR: castore servers, and the NAR as its upstream serves it. */
 export class NarSources implements Disposable {
   readonly #options: NarSourcesOptions;
@@ -47,18 +53,23 @@ export class NarSources implements Disposable {
   }
 
   /** The ways to the NAR, best first, each made when the ones before it failed. */
-  async *of(found: FoundNarInfo, signal: AbortSignal): AsyncGenerator<NarSource> {
+  async *of(found: FoundNarInfo, options: NarWaysOptions): AsyncGenerator<NarSource> {
     const { upgrade, upstreams } = this.#options;
+    const { signal, onDownload } = options;
     const { storePath, narHash } = found.narInfo;
     const tried = new Set<unknown>();
     for (let at: FoundNarInfo | undefined = found; at !== undefined; ) {
       tried.add(at.upstream);
       if (at.narInfo.narHash === narHash) {
+        let isServed = false;
         for await (const server of this.#servers(at, signal)) {
+          isServed = true;
           yield this.#castoreSource(at, server, signal);
         }
         const asked = upgrade === "require" ? undefined : await this.#asked(at, { signal });
-        if (asked !== undefined && !this.#isWrong(asked, "plain")) yield this.#plainSource(asked);
+        if (asked !== undefined && !this.#isWrong(asked, "plain")) {
+          yield this.#plainSource(asked, isServed ? undefined : onDownload);
+        }
       }
       const storeHash = storePathHash(storePath);
       at = await upstreams.findNarInfoElsewhere(storeHash, { signal, except: tried });
@@ -172,15 +183,23 @@ export class NarSources implements Disposable {
     return asked && plainOffer(asked);
   }
 
-  #plainSource(found: FoundNarInfo): NarSource {
+  #plainSource(found: FoundNarInfo, onDownload: NarWaysOptions["onDownload"]): NarSource {
     const { narInfo, upstream } = found;
     const { store, log, costOf, onProven } = this.#options;
     const cost = costOf(storePathHash(narInfo.storePath)).contents;
+    const download = async function* (signal: AbortSignal): AsyncGenerator<Uint8Array> {
+      const onEnd = onDownload?.();
+      try {
+        yield* upstream.openNar(narInfo, { signal, cost });
+      } finally {
+        onEnd?.();
+      }
+    };
     return createPlainNarSource({
       name: `NAR at ${upstream.url.href}`,
       narInfo,
       store,
-      download: (signal) => upstream.openNar(narInfo, { signal, cost }),
+      download,
       onProven: (stored) => onProven(found, "plain", stored),
       onFailed: (error, wrong) => this.#failed(found, "plain", error, wrong),
       onNotKept: (error) => {

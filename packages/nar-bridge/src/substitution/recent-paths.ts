@@ -1,6 +1,6 @@
 import { LRUCache } from "lru-cache";
-import { leavesFirst } from "../nix/reference-order.ts";
-import { type StoreHash, storePathHash } from "../nix/store-path.ts";
+import { substitutionOrder } from "../nix/reference-order.ts";
+import { type StoreHash, storePathHash, storePathName } from "../nix/store-path.ts";
 import type { FoundNarInfo } from "../upstream/upstream-set.ts";
 
 /** Narinfos kept of those that were asked for. */
@@ -55,13 +55,17 @@ export class RecentPaths {
     }
   }
 
-  /** The same, what is referred to first. */
+  /** The same in the order in which Nix asks for them: what is referred to first. */
   closureOf(storeHash: StoreHash, upstream: FoundNarInfo["upstream"]): FoundNarInfo[] {
     const members = new Map<StoreHash, FoundNarInfo>();
     for (const found of this.connected(storeHash, upstream)) members.set(hashOf(found), found);
-    const references = new Map([...members].map(([hash, found]) => [hash, referencesOf(found)]));
-    const order = leavesFirst([...members.keys()], references);
-    return order.flatMap((hash) => members.get(hash) ?? []);
+    const paths = new Map(
+      [...members].map(([hash, found]) => {
+        const name = storePathName(found.narInfo.storePath);
+        return [hash, { name, references: referencesOf(found) }];
+      }),
+    );
+    return substitutionOrder(paths).flatMap((hash) => members.get(hash) ?? []);
   }
 
   #unlink(found: FoundNarInfo): void {

@@ -24,9 +24,10 @@ import type { FoundNarInfo, UpstreamSet } from "../upstream/upstream-set.ts";
 import type { BridgeMetrics } from "./bridge-metrics.ts";
 import type { ClaimedPath } from "./castore-way.ts";
 import type { CastoreWays } from "./castore-ways.ts";
+import { EarlyNars } from "./early-nars.ts";
 import { HoldBudget } from "./hold-budget.ts";
 import { type DeliveryLimits, deliverNar } from "./nar-delivery.ts";
-import { NarSources, type UpgradeMode } from "./nar-sources.ts";
+import { NarSources, type NarWaysOptions, type UpgradeMode } from "./nar-sources.ts";
 import { PathCostMeter, PathCosts } from "./path-cost.ts";
 import { plainSizeOf } from "./plain-nar-source.ts";
 import type { NarWay } from "./price-list.ts";
@@ -70,6 +71,7 @@ export class Substituter implements AsyncDisposable {
   readonly #options: SubstituterOptions;
   readonly #recent = new RecentPaths();
   readonly #sources: NarSources;
+  readonly #early: EarlyNars;
   readonly #costs: PathCosts;
   readonly #meters = new LRUCache<StoreHash, PathCostMeter>({ max: COSTS_MAX });
   readonly #holding = new HoldBudget();
@@ -86,6 +88,13 @@ export class Substituter implements AsyncDisposable {
       recent: this.#recent,
       costOf: (storeHash) => this.#meterOf(storeHash),
       onProven: (found, way, stored) => this.#keep(found, way, stored),
+    });
+    this.#early = new EarlyNars({
+      deliver: (found, signal) => this.#deliver(found, { signal }),
+      isStored: (narHash) => options.pathInfos.findNar(narHash) !== undefined,
+      stored: async (narHash) => await this.#storing.get(narHash),
+      closureOf: ({ narInfo, upstream }) =>
+        this.#recent.closureOf(storePathHash(narInfo.storePath), upstream),
     });
   }
 
@@ -146,7 +155,7 @@ export class Substituter implements AsyncDisposable {
       this.#options.log(`${narInfo.storePath}: now has NAR ${narInfo.narHash}, not ${narHash}`);
       return undefined;
     }
-    return { size: narInfo.narSize, bytes: this.#deliver(found, options) };
+    return { size: narInfo.narSize, bytes: this.#deliverAsked(found, options) };
   }
 
   /** The trusted narinfo, and who may tell of its root; undefined where nobody does, or now. */
@@ -185,6 +194,11 @@ export class Substituter implements AsyncDisposable {
     const stored = await pathInfos.getStored(storeHash, options);
     if (stored?.proof.by === "rendered") return { pathInfo: stored.pathInfo, isPresent: false };
     throw new CastoreError("UNAVAILABLE", `${narInfo.storePath}: could not be stored`);
+  }
+
+  /** Notes that a client gets the NAR from the store. */
+  noteAsked(narHash: NarHash): void {
+    this.#early.asked(narHash);
   }
 
   /**
@@ -246,6 +260,7 @@ export class Substituter implements AsyncDisposable {
 
   /** Waits for what is being stored. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#early[Symbol.dispose]();
     this.#sources[Symbol.dispose]();
     await Promise.allSettled(this.#storing.values());
   }
@@ -328,7 +343,18 @@ export class Substituter implements AsyncDisposable {
     return check === undefined || (await hasContent(check(), root, this.#options.store, options));
   }
 
-  async *#deliver(found: FoundNarInfo, options: OpenNarOptions): AsyncGenerator<Uint8Array> {
+  /** For a client, who will also ask for the rest of the closure. */
+  async *#deliverAsked(found: FoundNarInfo, options: OpenNarOptions): AsyncGenerator<Uint8Array> {
+    const { narHash } = found.narInfo;
+    const early = this.#early.take(narHash, options.signal);
+    const onDownload = () => this.#early.downloading(found);
+    yield* early ?? this.#deliver(found, { ...options, onDownload });
+  }
+
+  async *#deliver(
+    found: FoundNarInfo,
+    options: OpenNarOptions & NarWaysOptions,
+  ): AsyncGenerator<Uint8Array> {
     const { metrics, delivery } = this.#options;
     const { narHash, narSize } = found.narInfo;
     const lease = this.lease();
@@ -337,7 +363,7 @@ export class Substituter implements AsyncDisposable {
     try {
       const expected = { narHash, narSize, contentCheck: this.#contentCheck(found.narInfo) };
       const limits = { ...options, ...delivery, holdBytes: hold.bytes };
-      yield* deliverNar(expected, this.#sources.of(found, options.signal), limits);
+      yield* deliverNar(expected, this.#sources.of(found, options), limits);
     } finally {
       metrics.narsUnderWay.dec();
       hold.release();
