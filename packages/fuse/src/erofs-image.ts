@@ -6,7 +6,7 @@ import {
   type Node,
   type PathComponent,
 } from "@castore/castore";
-import { directoryBytes, type ErofsEntry, ErofsInode, metacopyAttributes } from "./erofs-inode.ts";
+import { directoryBytes, directoryLength, type ErofsEntry, ErofsInode } from "./erofs-inode.ts";
 
 /** Bytes of a block. */
 const BLOCK = 4096;
@@ -53,7 +53,6 @@ export async function buildErofsImage(
   if (metaBytes > META_BYTES_MAX) {
     throw new CastoreError("EXHAUSTED", `erofs image: ${metaBytes} bytes of metadata`);
   }
-  for (const one of planned) if (one.node.type === "directory") one.inode.setData(entriesOf(one));
   const metaBlocks = Math.ceil(metaBytes / BLOCK);
   let blocks = META_BLOCK + metaBlocks;
   for (const { inode } of planned) {
@@ -62,7 +61,12 @@ export async function buildErofsImage(
   }
   const image = Buffer.alloc(blocks * BLOCK);
   writeSuperblock(image, { inodes: planned.length, blocks });
-  for (const { inode, nid } of planned) inode.write(image, META_BLOCK * BLOCK + nid * 32, nid);
+  for (const one of planned) {
+    const { node, inode, nid } = one;
+    // Made one at a time: all of them at once would be as large as the image once more.
+    const data = node.type === "directory" ? entriesOf(one) : undefined;
+    inode.write(image, { at: META_BLOCK * BLOCK + nid * 32, nid, data });
+  }
   return image;
 }
 
@@ -85,7 +89,7 @@ async function plan(
       planned.push(child);
     }
     // The length is known with the names; the numbers come once all have their place.
-    one.inode.setData(entriesOf(one));
+    one.inode.setLength(directoryLength([".", "..", ...one.children.map(([name]) => name)]));
   }
   return planned;
 }
@@ -109,7 +113,7 @@ async function planOne(
   if (node.type === "symlink") inode.setData(Buffer.from(node.target, "latin1"));
   if (node.type === "file" && node.size > 0) {
     const bytes = await inline(node);
-    if (bytes === undefined) inode.setHole(metacopyAttributes(objectPath(node.digest)));
+    if (bytes === undefined) inode.setHole(objectPath(node.digest));
     else if (bytes.byteLength === node.size) inode.setData(bytes);
     else throw new CastoreError("CORRUPT", `blob ${node.digest}: not ${node.size} bytes`);
   }

@@ -16,6 +16,12 @@ const XATTR_TRUSTED = 4;
 const FILE_TYPE = { file: 1, directory: 2, symlink: 7 } as const;
 const DIRENT_BYTES = 12;
 
+export interface ErofsPlace {
+  readonly at: number;
+  readonly nid: number;
+  readonly data?: Uint8Array | undefined;
+}
+
 /** An inode of an EROFS image, its extended attributes and what lies directly behind them. */
 export class ErofsInode {
   /** Where blocks of its own begin, if it has any. */
@@ -23,7 +29,7 @@ export class ErofsInode {
   readonly #node: Node;
   #layout: number = LAYOUT.PLAIN;
   #data: Uint8Array = new Uint8Array(0);
-  #attributes: Uint8Array = new Uint8Array(0);
+  #hole: string | undefined;
   #size: number;
 
   constructor(node: Node) {
@@ -33,38 +39,45 @@ export class ErofsInode {
 
   /** Bytes of the inode and its attributes. */
   get headBytes(): number {
-    return this.#inodeBytes + this.#attributes.length;
+    return this.#inodeBytes + (this.#hole === undefined ? 0 : metacopyBytes(this.#hole));
   }
 
   /** Bytes that lie behind that, in the same block. */
   get tailBytes(): number {
     if (this.#layout === LAYOUT.CHUNKS) return 4;
-    return this.#layout === LAYOUT.INLINE ? this.#data.length : 0;
+    return this.#layout === LAYOUT.INLINE ? this.#size : 0;
   }
 
   /** Blocks of its own. */
   get dataBlocks(): number {
-    return this.#layout === LAYOUT.PLAIN ? Math.ceil(this.#data.length / BLOCK) : 0;
+    return this.#layout === LAYOUT.PLAIN ? Math.ceil(this.#size / BLOCK) : 0;
   }
 
-  /** The inode's contents: behind it where they fit into its block. */
-  setData(data: Uint8Array): void {
-    this.#data = data;
-    this.#size = data.length;
-    const fits = data.length > 0 && this.headBytes + data.length <= BLOCK;
+  /** How long its contents will be: they lie behind it where they fit into its block. */
+  setLength(length: number): void {
+    this.#size = length;
+    const fits = length > 0 && this.headBytes + length <= BLOCK;
     this.#layout = fits ? LAYOUT.INLINE : LAYOUT.PLAIN;
   }
 
-  /** The contents lie elsewhere, as `attributes` say. */
-  setHole(attributes: Uint8Array): void {
-    this.#attributes = attributes;
+  setData(data: Uint8Array): void {
+    this.#data = data;
+    this.setLength(data.length);
+  }
+
+  /** An overlay is told: only metadata here, the contents lie at `path` below. */
+  setHole(path: string): void {
+    this.#hole = path;
     this.#layout = LAYOUT.CHUNKS;
   }
 
-  write(image: Buffer, at: number, nid: number): void {
+  /** Writes it into a new image, with the contents that were set or are given. */
+  write(image: Buffer, { at, nid, data = this.#data }: ErofsPlace): void {
     const isExtended = this.#inodeBytes === EXTENDED_BYTES;
     image.writeUInt16LE((isExtended ? 1 : 0) | (this.#layout << 1), at);
-    const { length } = this.#attributes;
+    const attributesAt = at + this.#inodeBytes;
+    const tail = at + this.headBytes;
+    const length = tail - attributesAt;
     image.writeUInt16LE(length === 0 ? 0 : (length - XATTR_HEADER_BYTES) / 4 + 1, at + 2);
     image.writeUInt16LE(modeOf(this.#node), at + 4);
     const place = this.#layout === LAYOUT.CHUNKS ? CHUNK_FORMAT : this.firstBlock;
@@ -79,10 +92,9 @@ export class ErofsInode {
       image.writeUInt16LE(links, at + 6);
       image.writeUInt32LE(this.#size, at + 8);
     }
-    image.set(this.#attributes, at + this.#inodeBytes);
-    const tail = at + this.headBytes;
+    if (this.#hole !== undefined) writeMetacopy(image, attributesAt, this.#hole);
     if (this.#layout === LAYOUT.CHUNKS) image.writeUInt32LE(HOLE, tail);
-    else image.set(this.#data, this.#layout === LAYOUT.INLINE ? tail : this.firstBlock * BLOCK);
+    else image.set(data, this.#layout === LAYOUT.INLINE ? tail : this.firstBlock * BLOCK);
   }
 
   get #inodeBytes(): number {
@@ -96,20 +108,33 @@ function modeOf(node: Node): number {
   return MODE.FILE | (node.executable ? 0o555 : 0o444);
 }
 
-/** Attributes that tell an overlay: only metadata here, the contents lie at `path` below. */
-export function metacopyAttributes(path: string): Buffer {
-  const header = Buffer.alloc(XATTR_HEADER_BYTES);
-  return Buffer.concat([header, attribute("metacopy", ""), attribute("redirect", path)]);
+const METACOPY = "overlay.metacopy";
+const REDIRECT = "overlay.redirect";
+
+function metacopyBytes(path: string): number {
+  return XATTR_HEADER_BYTES + attributeBytes(METACOPY, "") + attributeBytes(REDIRECT, path);
 }
 
-function attribute(name: string, value: string): Buffer {
-  const text = `overlay.${name}`;
-  const bytes = Buffer.alloc(Math.ceil((4 + text.length + value.length) / 4) * 4);
-  bytes[0] = text.length;
-  bytes[1] = XATTR_TRUSTED;
-  bytes.writeUInt16LE(value.length, 2);
-  bytes.write(text + value, 4, "latin1");
-  return bytes;
+function writeMetacopy(image: Buffer, at: number, path: string): void {
+  const first = at + XATTR_HEADER_BYTES;
+  writeAttribute(image, first, { name: METACOPY, value: "" });
+  writeAttribute(image, first + attributeBytes(METACOPY, ""), { name: REDIRECT, value: path });
+}
+
+function attributeBytes(name: string, value: string): number {
+  return Math.ceil((4 + name.length + value.length) / 4) * 4;
+}
+
+function writeAttribute(
+  image: Buffer,
+  at: number,
+  { name, value }: { readonly name: string; readonly value: string },
+): void {
+  image[at] = name.length;
+  image[at + 1] = XATTR_TRUSTED;
+  image.writeUInt16LE(value.length, at + 2);
+  image.write(name, at + 4, "latin1");
+  image.write(value, at + 4 + name.length, "latin1");
 }
 
 export interface ErofsEntry {
@@ -117,6 +142,21 @@ export interface ErofsEntry {
   readonly name: string;
   readonly nid: number;
   readonly type: Node["type"];
+}
+
+/** How long directoryBytes of these names is. */
+export function directoryLength(names: string[]): number {
+  let blocks = 0;
+  let used = 0;
+  for (const name of names.sort()) {
+    const bytes = DIRENT_BYTES + name.length;
+    if (used + bytes > BLOCK) {
+      blocks++;
+      used = 0;
+    }
+    used += bytes;
+  }
+  return blocks * BLOCK + used;
 }
 
 /** The contents of a directory: blocks, each with entries in order of name, then the names. */
