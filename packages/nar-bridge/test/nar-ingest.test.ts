@@ -208,6 +208,15 @@ describe("createNarIngest", () => {
     expect((await gather(renderNar(node, services))).equals(nar)).toBe(true);
   });
 
+  it("takes its caller's word for the hash, and for nothing else", async () => {
+    const nar = encodeNar(many(3, (i) => Buffer.alloc(100_000, i)));
+    const { narHash } = await ingestNar([encodeNar(file("another"))], memoryServices());
+    const services = memoryServices();
+    const told = await ingestNar([nar], services, { narHash });
+    expect(told).toEqual({ ...(await ingestNar([nar], memoryServices())), narHash });
+    expect((await gather(renderNar(told.node, services))).equals(nar)).toBe(true);
+  });
+
   it("waits for room in a slow store: neither bytes nor puts pile up", async () => {
     for (const tree of [
       many(4000, (i) => Buffer.from(`${i}`)),

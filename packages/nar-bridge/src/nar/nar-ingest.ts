@@ -10,7 +10,7 @@ import {
   type Node,
   type PathComponent,
 } from "@castore/castore";
-import { narHashOf } from "../nix/nix-hash.ts";
+import { type NarHash, narHashOf } from "../nix/nix-hash.ts";
 import { ContentQueue } from "./content-queue.ts";
 import { NAR_LITERAL_BYTES_MAX, type NarServices } from "./nar-layout.ts";
 import {
@@ -38,6 +38,8 @@ export interface IngestNarOptions extends CallOptions {
   readonly visitor?: NarVisitor | undefined;
   /** Fewer than INGEST_HELD_BYTES_MAX, where many NARs are taken at once. */
   readonly heldBytesMax?: number | undefined;
+  /** What the caller proves the NAR to be: then it is not hashed here. */
+  readonly narHash?: NarHash | undefined;
 }
 
 /**
@@ -100,6 +102,7 @@ class Ingest implements NarIngest {
   readonly #heldBytesMax: number;
   readonly #reader: NarReader;
   readonly #hash = createHash("sha256");
+  readonly #narHash: NarHash | undefined;
   /** What is under way, each with a signal of its own: listening to a shared one is O(puts). */
   readonly #underWay = new Map<Promise<void>, AbortController>();
   #heldBytes = 0;
@@ -114,8 +117,10 @@ class Ingest implements NarIngest {
   #file: OpenFile | undefined;
   #contentBytes = 0;
 
-  constructor(services: NarServices, { signal, visitor, heldBytesMax }: IngestNarOptions) {
+  constructor(services: NarServices, options: IngestNarOptions) {
+    const { signal, visitor, heldBytesMax, narHash } = options;
     this.#services = services;
+    this.#narHash = narHash;
     this.#heldBytesMax = heldBytesMax ?? INGEST_HELD_BYTES_MAX;
     this.#signal = signal;
     this.#reader = createNarReader(this.#visitor(visitor));
@@ -127,7 +132,7 @@ class Ingest implements NarIngest {
     for (let at = 0; at < piece.byteLength; at += SLICE_BYTES) {
       const slice = piece.subarray(at, at + SLICE_BYTES);
       this.#try(() => {
-        this.#hash.update(slice);
+        if (this.#narHash === undefined) this.#hash.update(slice);
         this.#reader.write(slice);
         this.#checkSize();
       });
@@ -147,7 +152,7 @@ class Ingest implements NarIngest {
     await this.#settled();
     this.#done = true;
     this.#signal?.removeEventListener("abort", this.#onAbort);
-    const narHash = narHashOf(this.#hash.digest());
+    const narHash = this.#narHash ?? narHashOf(this.#hash.digest());
     return { node: nodeOf(this.#root), narHash, narSize: this.#reader.offset };
   }
 

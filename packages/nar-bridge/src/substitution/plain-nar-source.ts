@@ -35,7 +35,7 @@ export function createPlainNarSource(options: PlainNarSourceOptions): NarSource 
       const blobs = store.blobsFor(normalReferences(narInfo));
       const ingest = createNarIngest(
         { blobs, directories: store.directories },
-        { heldBytesMax: HELD_BYTES_MAX },
+        { heldBytesMax: HELD_BYTES_MAX, narHash: narInfo.narHash },
       );
       let isKept = true;
       let isWhole = false;
