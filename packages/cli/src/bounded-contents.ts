@@ -7,12 +7,15 @@ const UNLEASED_MS = 500;
 
 export interface Contents extends ContentsStore, AsyncDisposable {
   readonly content: DirectContentModule;
+  /** Where what comes goes. */
+  readonly target: LocalStore;
 }
 
 /** The contents that `store` has, kept there for as long as what they belong to is held. */
 export function heldContents(store: LocalStore): Contents {
   const { blobs, chunks } = store;
-  return { blobs, chunks, content: localDirectContent(store), async [Symbol.asyncDispose]() {} };
+  const content = localDirectContent(store);
+  return { blobs, chunks, content, target: store, async [Symbol.asyncDispose]() {} };
 }
 
 /**
@@ -35,6 +38,7 @@ export async function boundedContents(
       put: (source, putOptions) => blobs.put(source, putOptions),
     },
     chunks,
+    target: opened.store,
     content: localDirectContent(opened.store),
     [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
   };

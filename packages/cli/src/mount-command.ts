@@ -56,6 +56,7 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly nixDb?: string;
   readonly registration?: string;
   readonly contentsMaxSize?: number;
+  readonly contents?: string;
   readonly patient?: boolean;
   readonly trace?: string;
   readonly prefetch?: string;
@@ -100,6 +101,7 @@ export function mountCommand(): Command {
       "keep about so much of files that come one by one; fetch again what is needed again",
       parseSize,
     )
+    .option("--contents <dir>", "keep those there, in place of the store")
     .option("--patient", "try again for ever what cannot be had; for a mount that is a system")
     .option("--trace <file>", "append to it what is touched, in order")
     .option("--prefetch <file>", "load ahead what a trace names")
@@ -229,12 +231,14 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   const { store, pathInfos } = opened;
   const { substituter, trustedKeys } = stack;
   const log = logLine;
-  const lazyPaths = new LazyPaths({ store, pathInfos, substituter, trustedKeys, log });
   const { contentsMaxSize: sizeMax } = options;
   const contents =
     sizeMax === undefined
       ? heldContents(store)
-      : await boundedContents(store, join(options.store ?? defaultStorePath(), CONTENTS), sizeMax);
+      : await boundedContents(store, options.contents ?? contentsBelow(options), sizeMax);
+  const lazyPaths = new LazyPaths({
+    ...{ store, contents: contents.target, pathInfos, substituter, trustedKeys, log },
+  });
   // A blob that leaves no room for others would be fetched once more, to be thrown away.
   const limits = sizeMax === undefined ? {} : { chunksMax: CHUNKS_MAX, joinBytesMax: sizeMax / 4 };
   const blobs = new LazyBlobs({
@@ -281,6 +285,10 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
     await opened[Symbol.asyncDispose]();
   };
   return { shared, nixDatabase, find, [Symbol.asyncDispose]: close };
+}
+
+function contentsBelow(options: MountCommandOptions): string {
+  return join(options.store ?? defaultStorePath(), CONTENTS);
 }
 
 /** Takes a mount away when this process is told to end. */

@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import {
   type BlobService,
   type Directory,
@@ -5,6 +8,7 @@ import {
   type FileNode,
   type LocalStore,
   type Node,
+  openLocalStore,
   walkFiles,
 } from "@castore/castore";
 import { expect, it } from "vitest";
@@ -58,10 +62,11 @@ async function start(paths: readonly TestPath[], options: Options = {}) {
   return startUpgradeWorld([await makeLibrary(), ...paths], settings);
 }
 
-function lazyOf({ store, pathInfos, substituter, trustedKeys, log: lines }: Bridge) {
+function lazyOf(bridge: Bridge, contents: LocalStore = bridge.store) {
+  const { store, pathInfos, substituter, trustedKeys, log: lines } = bridge;
   const log = (line: string) => void lines.push(line);
-  const paths = new LazyPaths({ store, pathInfos, substituter, trustedKeys, log });
-  const blobs = new LazyBlobs({ store, paths, substituter, log });
+  const paths = new LazyPaths({ store, contents, pathInfos, substituter, trustedKeys, log });
+  const blobs = new LazyBlobs({ store: contents, paths, substituter, log });
   const roots = createStoreRootNodes({
     ...{ store, pathInfos, substituter, lazyPaths: paths, pin: "test" },
   });
@@ -129,6 +134,24 @@ it("a vouched path costs the metadata of its closure, then each file that is ope
   const before = relay.requests.length;
   expect(await get(LIBRARY)).toMatchObject({ lazy: true });
   expect(relay.requests.length).toBe(before);
+});
+
+it("what comes file by file goes where contents belong, however large it is", async () => {
+  await using world = await start([await makeProgram()]);
+  const { store } = world.bridge;
+  const path = await mkdtemp(join(tmpdir(), "castore-contents-"));
+  const contents = await openLocalStore({ path, create: true });
+  const { get, blobs } = lazyOf(world.bridge, contents);
+  const files = await filesOf((await get(PROGRAM))?.node, store);
+  for (const bytes of [SCRIPT, SMALL, NOISE]) {
+    const wanted = fileOf(files, bytes);
+    expect((await read(blobs, wanted)).equals(Buffer.from(bytes))).toBe(true);
+    await blobs.idle();
+    expect(await contents.blobs.has(wanted.digest)).toBe(true);
+    expect(await store.blobs.has(wanted.digest)).toBe(false);
+  }
+  await contents.close();
+  await rm(path, { recursive: true });
 });
 
 it("files that are opened at the same time are fetched by one request", async () => {

@@ -22,6 +22,8 @@ import type { CastoreWay, ClaimedPath } from "./castore-way.ts";
 import type { Substituter } from "./substituter.ts";
 
 export interface LazyPathsOptions {
+  /** Where blobs go that come one by one. Default: the store. */
+  readonly contents?: Pick<LocalStore, "blobs" | "blobsFor"> | undefined;
   readonly store: LocalStore;
   /** Knows the root keys. */
   readonly pathInfos: LocalPathInfoService;
@@ -53,6 +55,7 @@ interface LazyPath {
  */
 export class LazyPaths {
   readonly #options: LazyPathsOptions;
+  readonly #contents: Pick<LocalStore, "blobs" | "blobsFor">;
   readonly #paths = new Map<StoreHash, LazyPath>();
   /** Blobs of several chunks, or with references, of paths whose source is known. */
   readonly #listed = new Map<Digest, BlobSource>();
@@ -62,6 +65,7 @@ export class LazyPaths {
 
   constructor(options: LazyPathsOptions) {
     this.#options = options;
+    this.#contents = options.contents ?? options.store;
   }
 
   /**
@@ -112,7 +116,7 @@ export class LazyPaths {
     // What no recipe lists is its own only chunk.
     const chunks = [{ digest, size, wireSize: undefined }];
     const blob = { digest, size, chunks, occurrences: [] };
-    const near = this.#options.store.blobs;
+    const near = this.#contents.blobs;
     return [...this.#ways].map((way) => ({ blob, references: [], near, way }));
   }
 
@@ -191,7 +195,7 @@ export class LazyPaths {
     if (metadata === undefined || node?.type !== "directory") return false;
     if (pathInfo.node.type !== "directory" || node.digest !== pathInfo.node.digest) return false;
     const { recipe } = metadata;
-    const near = this.#options.store.blobsFor(normalReferences(pathInfo));
+    const near = this.#contents.blobsFor(normalReferences(pathInfo));
     for (const blob of recipe?.blobs ?? []) {
       this.#listed.set(blob.digest, { blob, references: recipe?.references ?? [], near, way });
     }
