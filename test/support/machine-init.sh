@@ -1,5 +1,6 @@
 # PID 1 of a machine in the tests: binds the system over the root, and answers HTTP on port 8000.
-for it in usr bin lib lib64 etc; do
+for it in usr bin sbin lib lib64 etc; do
+  [ -d $system/$it ] || continue
   $busybox mkdir -p /$it
   $busybox mount -o bind $system/$it /$it
 done

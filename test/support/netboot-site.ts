@@ -3,7 +3,12 @@ import { join } from "node:path";
 import { type CastoreProcess, runCastore, startCastore } from "./castore-process.ts";
 import type { NixWorld } from "./nix-world.ts";
 import { repositoryRoot } from "./repository-root.ts";
-import { MACHINE_COMMAND_LINE, MACHINE_NAME, machineParts } from "./virtual-machine.ts";
+import {
+  MACHINE_COMMAND_LINE,
+  MACHINE_NAME,
+  type MachineExtra,
+  machineParts,
+} from "./virtual-machine.ts";
 
 /** What `castore netboot serve` says of a machine. */
 export interface MachineStatus {
@@ -24,6 +29,8 @@ export interface NetbootSiteOptions {
   readonly compression: number;
   /** The key that machines trust, in place of the one that signs. */
   readonly trustedKey?: string;
+  /** What the closure has beside python: programs that the test runs in the machine. */
+  readonly extras?: readonly MachineExtra[];
 }
 
 const MACHINE_SYSTEM = join(repositoryRoot(), "test/support/machine-system.nix");
@@ -33,38 +40,49 @@ export interface NetbootSite {
   readonly system: string;
   /** What `castore netboot build` wrote. */
   readonly boot: string;
+  /** Builds once more, with further options; returns where. */
+  build(options: readonly string[]): Promise<string>;
   /** Serves it, with further options; the first one takes the closure from Nix. */
   serve(options: readonly string[]): Promise<CastoreProcess>;
 }
 
 export async function createNetbootSite(
   world: NixWorld,
-  { ballastBytes = 0, compression, trustedKey = world.publicKey, ...more }: NetbootSiteOptions,
+  options: NetbootSiteOptions,
 ): Promise<NetbootSite> {
-  const { kernel, modules, debs } = machineParts();
-  const { expression = MACHINE_SYSTEM, args = { ballast: `${ballastBytes}` } } = more;
-  const named = Object.entries({ debs, ...args }).flatMap((pair) => ["--argstr", ...pair]);
-  const build = ["--no-out-link", expression, "-A", "system", "--store", world.store.uri];
-  const system = (await world.run("nix-build", [...build, ...named])).stdout.trim();
+  const { ballastBytes = 0, compression, trustedKey = world.publicKey, extras = [] } = options;
+  const { expression = MACHINE_SYSTEM, args = { ballast: `${ballastBytes}` } } = options;
+  const { kernel, modules, debs, extraDebs } = machineParts();
+  const directories = [debs, ...extras.map((extra) => extraDebs[extra])].join(" ");
+  const named = Object.entries({ debs: directories, ...args });
+  const argstr = named.flatMap((pair) => ["--argstr", ...pair]);
+  const evaluate = ["--no-out-link", expression, "-A", "system", "--store", world.store.uri];
+  const system = (await world.run("nix-build", [...evaluate, ...argstr])).stdout.trim();
   const rootKey = world.temporary("root-key");
   const secret = await world.run("nix", ["key", "generate-secret", "--key-name", "root-1"]);
   await writeFile(rootKey, secret.stdout, { mode: 0o600 });
-  const boot = world.temporary("boot");
-  const built = await runCastore([
-    ...["netboot", "build", "--system", system, "--kernel", kernel, "--modules", modules],
-    ...["--trusted-public-key", trustedKey, "--compression", `${compression}`],
-    ...["--trusted-root-key", await world.publicKeyOf(rootKey), "--out", boot],
-  ]);
-  if (built.code !== 0) throw new Error(`castore netboot build: ${built.stderr}`);
+  const trustedRootKey = await world.publicKeyOf(rootKey);
+  const build = async (more: readonly string[]) => {
+    const out = world.temporary("boot");
+    const built = await runCastore([
+      ...["netboot", "build", "--system", system, "--kernel", kernel, "--modules", modules],
+      ...["--trusted-public-key", trustedKey, "--compression", `${compression}`],
+      ...["--trusted-root-key", trustedRootKey, "--out", out, ...more],
+    ]);
+    if (built.code !== 0) throw new Error(`castore netboot build: ${built.stderr}`);
+    return out;
+  };
+  const boot = await build([]);
   const store = world.temporary("castore");
   let isFilled = false;
   return {
     system,
     boot,
-    async serve(options) {
+    build,
+    async serve(more) {
       const server = await startCastore("netboot serve", [
         ...["--boot", boot, "--command-line", MACHINE_COMMAND_LINE, "--store", store],
-        ...["--root-signing-key", rootKey, "--signing-key", world.secretKeyFile, ...options],
+        ...["--root-signing-key", rootKey, "--signing-key", world.secretKeyFile, ...more],
       ]);
       const to = `${server.url}?compression=none`;
       const copy = ["copy", "--store", world.store.uri, "--to", to, system];

@@ -9,7 +9,13 @@ import { repositoryRoot } from "./repository-root.ts";
 
 export interface MachineOptions {
   /** What its firmware loads, as seen from this machine: http://127.0.0.1:PORT/boot.ipxe. */
-  readonly script: string;
+  readonly script?: string;
+  /** A disk that UEFI firmware boots, in place of a script. */
+  readonly image?: string;
+  /** A disk beside that. */
+  readonly disk?: string;
+  /** Who stands between the machine and its network. */
+  readonly network?: { readonly qemuArgs: readonly string[] };
   /** MiB of memory. */
   readonly memory?: number;
   /** Its console is also written here, for whoever reads a report. */
@@ -39,19 +45,29 @@ export const MACHINE_COMMAND_LINE =
   "console=ttyS0 quiet no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
 export const MACHINE_NAME = "52:54:00:12:34:56";
 
+const LOOPBACK = "127.0.0.1";
+/** Where the machine sees this one. */
+export const GATEWAY = "10.0.2.2";
+
 /** Boots over HTTP from user networking: the machine sees this one as 10.0.2.2. */
 export async function startMachine(options: MachineOptions): Promise<VirtualMachine> {
-  const { script, memory = 1024, log } = options;
+  const { script, image, disk, network, memory = 1024, log } = options;
   const port = await freePort();
-  const bootfile = script.replace("127.0.0.1", "10.0.2.2");
-  const forward = `hostfwd=tcp:127.0.0.1:${port}-:8000`;
+  const bootfile = script === undefined ? "" : `,bootfile=${script.replace(LOOPBACK, GATEWAY)}`;
+  // Without the card's boot program, firmware has nothing but the disk.
+  const program = script === undefined ? ",romfile=" : "";
+  const firmware = `if=pflash,format=raw,readonly=on,file=${machineParts().firmware}`;
   const child = spawn(
     "qemu-system-x86_64",
     [
       ...["-machine", "q35", "-cpu", "max", "-accel", "tcg", "-smp", "1", "-m", `${memory}`],
       ...["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"],
-      ...["-device", `virtio-net-pci,netdev=net,mac=${MACHINE_NAME}`],
-      ...["-netdev", `user,id=net,bootfile=${bootfile},${forward}`],
+      ...["-device", `virtio-net-pci,netdev=net,mac=${MACHINE_NAME}${program}`],
+      ...["-netdev", `user,id=net${bootfile},hostfwd=tcp:${LOOPBACK}:${port}-:8000`],
+      ...(network?.qemuArgs ?? []),
+      ...(image === undefined ? [] : ["-drive", firmware]),
+      ...(image === undefined ? [] : ["-drive", `if=virtio,format=raw,readonly=on,file=${image}`]),
+      ...(disk === undefined ? [] : ["-drive", `if=virtio,format=raw,file=${disk}`]),
     ],
     { stdio: ["pipe", "pipe", "pipe"] },
   );
@@ -139,7 +155,7 @@ class Machine implements VirtualMachine {
 
   #ask(path: string): Promise<string | undefined> {
     return new Promise((resolve) => {
-      const request = get({ port: this.#port, host: "127.0.0.1", path, timeout: 10_000 });
+      const request = get({ port: this.#port, host: LOOPBACK, path, timeout: 10_000 });
       request.on("timeout", () => request.destroy());
       request.on("error", () => resolve(undefined));
       request.on("response", (response) => {
@@ -166,8 +182,25 @@ class Machine implements VirtualMachine {
   }
 }
 
-/** What .ci/netboot-packages has unpacked. */
-export function machineParts(): { kernel: string; modules: string; debs: string; logs: string } {
+/** Programs of which a machine's system may be made, beside python. */
+export type MachineExtra = "nix" | "network";
+
+/** Paths of what .ci/netboot-packages has unpacked. */
+export interface MachineParts {
+  readonly kernel: string;
+  readonly modules: string;
+  /** The modules of the kernel for all machines. */
+  readonly generic: string;
+  readonly debs: string;
+  readonly extraDebs: Readonly<Record<MachineExtra, string>>;
+  /** Of UEFI. */
+  readonly firmware: string;
+  readonly efiStub: string;
+  /** Where consoles are written. */
+  readonly logs: string;
+}
+
+export function machineParts(): MachineParts {
   const parts = join(repositoryRoot(), ".cache/netboot");
   if (!existsSync(join(parts, "complete"))) {
     throw new Error(`${parts} is not there: .ci/netboot-packages makes it`);
@@ -181,7 +214,11 @@ export function machineParts(): { kernel: string; modules: string; debs: string;
   return {
     kernel: only("kernel/boot", "vmlinuz-"),
     modules: only("kernel/lib/modules", ""),
+    generic: only("generic", ""),
     debs: join(parts, "debs"),
+    extraDebs: { nix: join(parts, "debs-nix"), network: join(parts, "debs-network") },
+    firmware: join(parts, "efi/usr/share/OVMF/OVMF_CODE_4M.fd"),
+    efiStub: join(parts, "efi/usr/lib/systemd/boot/efi/linuxx64.efi.stub"),
     logs,
   };
 }

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathComponentOfText } from "@castore/castore";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { bootDisk } from "../src/netboot/boot-disk.ts";
 import { mergeTraces } from "../src/netboot/boot-profile.ts";
 import { type CpioEntry, encodeCpio } from "../src/netboot/cpio-archive.ts";
 import { stripElf } from "../src/netboot/elf-file.ts";
@@ -122,4 +123,13 @@ describe("a boot profile", () => {
       touch("c", 0, 1),
     ]);
   });
+});
+
+it("a boot disk is as large as what it holds needs, up to half a GiB", () => {
+  const file = new Uint8Array(100_000_000).fill(7);
+  const disk = bootDisk("BOOTX64.EFI", file);
+  const at = disk.indexOf(file.subarray(0, 4096));
+  expect(disk.subarray(at, at + file.byteLength).equals(file)).toBe(true);
+  expect(disk.byteLength - file.byteLength).toBeLessThan(2 << 20);
+  expect(() => bootDisk("BOOTX64.EFI", new Uint8Array(1 << 30))).toThrow("is too large");
 });

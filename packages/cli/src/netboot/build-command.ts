@@ -5,9 +5,11 @@ import { CastoreError } from "@castore/castore";
 import { parseAbsoluteStorePath, TrustedKeys, TrustedRootKeys } from "@castore/nar-bridge";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { collect } from "../settings.ts";
+import { bootDisk } from "./boot-disk.ts";
 import { buildInitrd, readInput } from "./initrd.ts";
-import { formatIpxeScript } from "./ipxe-script.ts";
+import { formatIpxeScript, KERNEL_WORDS } from "./ipxe-script.ts";
 import { DRIVER_SETS, type DriverSet } from "./kernel-modules.ts";
+import { startFileOf, unifiedKernelImage } from "./unified-kernel-image.ts";
 
 interface BuildOptions {
   readonly system: string;
@@ -23,8 +25,12 @@ interface BuildOptions {
   readonly kernelMount: boolean;
   readonly commandLine: string;
   readonly compression: number;
+  readonly image?: boolean;
+  readonly efiStub: string;
   readonly out: string;
 }
+
+const EFI_STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
 export function netbootBuildCommand(): Command {
   const command = new Command("build")
@@ -44,6 +50,8 @@ export function netbootBuildCommand(): Command {
     .option("--no-kernel-mount", "mount the store by FUSE: for kernels before 6.12")
     .option("--command-line <words>", "further words for the kernel", "")
     .option("--compression <level>", "of zstd, 1 to 19", parseLevel, 19)
+    .option("--image", "write boot.efi, all in one file, and boot.img, a disk that starts it")
+    .option("--efi-stub <file>", "what starts boot.efi: of systemd-boot-efi", EFI_STUB)
     .requiredOption("--out <dir>", "where kernel, initrd and boot.ipxe are written");
   return command.addHelpText("after", BUILD_HELP).action(() => build(command.opts<BuildOptions>()));
 }
@@ -61,6 +69,7 @@ async function build(options: BuildOptions): Promise<void> {
   const kernelFile = options.kernel ?? (await onlyOne("/boot", /^vmlinuz-/));
   const kernel = await readInput(kernelFile, "kernel");
   const modules = options.modules ?? (await onlyOne("/lib/modules", /./));
+  const stub = options.image === true ? await readStub(options.efiStub) : undefined;
   const initrd = await buildInitrd({
     boot: {
       system: `/nix/store/${parseAbsoluteStorePath(options.system)}`,
@@ -76,14 +85,31 @@ async function build(options: BuildOptions): Promise<void> {
     caFile: options.caFile,
     level: options.compression,
   });
-  const script = Buffer.from(formatIpxeScript({ commandLine: options.commandLine }));
+  const { commandLine } = options;
+  const script = Buffer.from(formatIpxeScript({ commandLine }));
+  const files = new Map<string, Buffer>([
+    ["kernel", kernel],
+    ["initrd", initrd],
+    ["boot.ipxe", script],
+  ]);
+  if (stub !== undefined) {
+    const words = [...KERNEL_WORDS, commandLine].join(" ").trim();
+    const program = unifiedKernelImage({ stub, kernel, initrd, commandLine: words });
+    files.set("boot.efi", program).set("boot.img", bootDisk(startFileOf(stub), program));
+  }
   await mkdir(out, { recursive: true });
-  const files = { kernel, initrd, "boot.ipxe": script };
-  for (const [name, bytes] of Object.entries(files)) {
+  for (const [name, bytes] of files) {
     await writeFile(join(out, name), bytes);
     const digest = createHash("sha256").update(bytes).digest("hex");
     process.stdout.write(`${digest}  ${name}  ${bytes.byteLength}\n`);
   }
+}
+
+/** Rejects INVALID before an initrd is made for what is none. */
+async function readStub(path: string): Promise<Buffer> {
+  const stub = await readInput(path, "EFI stub");
+  startFileOf(stub);
+  return stub;
 }
 
 async function onlyOne(directory: string, pattern: RegExp): Promise<string> {

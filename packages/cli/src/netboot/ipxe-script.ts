@@ -7,10 +7,12 @@ export interface IpxeScriptOptions {
   readonly server?: string | undefined;
 }
 
+/** What every kernel is told: the network keeps the name under which the initrd brought it up. */
+export const KERNEL_WORDS = ["net.ifnames=0"];
+
 /** Loads kernel and initrd from beside the script, and boots them; tries again for ever. */
 export function formatIpxeScript({ commandLine, base = "", server }: IpxeScriptOptions): string {
-  // The network keeps the name under which the initrd brought it up.
-  const words = ["initrd=initrd", "net.ifnames=0", `castore.machine=\${net0/mac}`];
+  const words = ["initrd=initrd", ...KERNEL_WORDS, `castore.machine=\${net0/mac}`];
   if (server !== undefined) words.push(`castore.server=${server}`);
   if (commandLine !== "") words.push(commandLine);
   return `#!ipxe
