@@ -65,6 +65,7 @@ async function initrdEntries(options: InitrdOptions): Promise<CpioEntry[]> {
     file("bin/busybox", shell, "executable"),
     file("etc/castore/serve-store", await script("serve-store")),
     file("etc/castore/dhcp", await script("dhcp"), "executable"),
+    file("etc/castore/keep-network", await script("keep-network")),
   ];
   if (caFile !== undefined)
     served.push(file("etc/castore/ca.pem", await readInput(caFile, "certificates")));

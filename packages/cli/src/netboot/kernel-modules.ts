@@ -11,7 +11,11 @@ export type DriverSet = (typeof DRIVER_SETS)[number];
 /** What every machine needs, as a module or built in. */
 const NEEDED = ["fuse", "overlay", "erofs", "virtio_net"];
 /** What those ask for by other names, and some kernels have built in. */
-const WELCOME = ["virtio_pci", "crc32c_generic", "crc32c_intel", "libcrc32c", "af_packet"];
+const WELCOME = [
+  ...["virtio_pci", "crc32c_generic", "crc32c_intel", "libcrc32c", "af_packet"],
+  // For a disk that keeps contents.
+  ...["ext4", "virtio_blk", "virtio_scsi", "sd_mod", "ahci", "nvme"],
+];
 const ETHERNET = /^kernel\/drivers\/net\/(ethernet|phy|mdio|hyperv|vmxnet3|virtio_net)/;
 /** Most bytes of one module. */
 const MODULE_BYTES_MAX = 64 << 20;
@@ -124,18 +128,19 @@ function entriesOf(at: string, modules: ReadonlyMap<string, KernelModule>): Cpio
   for (const { path, bytes } of sorted) {
     entries.push({ path: `${at}/${path}`, type: "file", bytes, executable: false });
   }
+  // modprobe loads them from the last to the first: what a module needs stands behind it.
   const needsOf = (module: KernelModule): string[] => {
     const paths = new Set<string>();
     const visit = ({ needs }: KernelModule) => {
       for (const need of needs) {
         const other = modules.get(need);
         if (other === undefined || paths.has(other.path)) continue;
-        paths.add(other.path);
         visit(other);
+        paths.add(other.path);
       }
     };
     visit(module);
-    return [...paths];
+    return [...paths].reverse();
   };
   text(
     "modules.dep",
