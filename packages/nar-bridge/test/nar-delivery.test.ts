@@ -95,6 +95,31 @@ test("a source that breaks off is continued by the next at the byte reached", as
   expect(second.log).toEqual(["open", "proven"]);
 });
 
+test("what is held back leaves though the time for it ran out while nobody looked", async () => {
+  let release = () => {};
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const busy: NarSource = {
+    name: "busy",
+    async *open() {
+      yield NAR.subarray(0, 200_000);
+      const end = performance.now() + 100;
+      while (performance.now() < end);
+      await released;
+      yield NAR.subarray(200_000);
+    },
+  };
+  const { signal } = new AbortController();
+  const limits = { holdBytes: NAR.byteLength, holdMs: 50, stallMs: 20_000, signal };
+  const pieces: Uint8Array[] = [];
+  for await (const piece of deliverNar(EXPECTED, [busy], limits)) {
+    pieces.push(piece);
+    release();
+  }
+  expect(Buffer.concat(pieces).equals(NAR)).toBe(true);
+});
+
 test("a source that ends early is continued by the next", async () => {
   const short = scripted("short", { bytes: NAR.subarray(0, 200_000) });
   const { bytes } = await deliver([short, scripted("second")]);

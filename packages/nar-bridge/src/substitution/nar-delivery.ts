@@ -136,14 +136,15 @@ class ReleasedPrefix {
 
 /** Bytes received from the present source that must not leave yet. */
 class HeldBytes {
-  readonly #holdAll: boolean;
   readonly #holdMs: number;
+  /** Whether everything is held back: until it is once released, however late. */
+  #holdsAll: boolean;
   #deadline: number | undefined;
   #pieces: Uint8Array[] = [];
   #size = 0;
 
   constructor(size: number, options: DeliveryOptions) {
-    this.#holdAll = size <= Math.min(options.holdBytes, HOLD_BYTES_MAX);
+    this.#holdsAll = size <= Math.min(options.holdBytes, HOLD_BYTES_MAX);
     this.#holdMs = options.holdMs ?? HOLD_MS_MAX;
   }
 
@@ -158,18 +159,19 @@ class HeldBytes {
     this.#size += piece.byteLength;
   }
 
-  /** Milliseconds until held bytes may leave although nothing is proven; undefined: any time. */
+  /**
+   * Milliseconds until what is held back is to be released although nothing is proven; undefined
+   * where nothing is, or it was.
+   */
   msUntilRelease(): number | undefined {
-    if (!this.#holdAll || this.#deadline === undefined) return undefined;
-    const left = this.#deadline - performance.now();
-    return left > 0 ? left : undefined;
+    if (!this.#holdsAll || this.#deadline === undefined) return undefined;
+    return Math.max(0, this.#deadline - performance.now());
   }
 
   /** Takes what may leave now: everything but the tail, once the holding time is over. */
   takeReleasable(): Uint8Array[] {
-    if (this.#holdAll && (this.#deadline === undefined || this.msUntilRelease() !== undefined)) {
-      return [];
-    }
+    if (this.#holdsAll && (this.msUntilRelease() ?? 1) > 0) return [];
+    this.#holdsAll = false;
     const taken: Uint8Array[] = [];
     for (;;) {
       const first = this.#pieces[0];
