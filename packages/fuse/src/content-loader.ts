@@ -80,21 +80,40 @@ export class ContentLoader {
     const size = this.#table.sizeOf(id);
     const first = Math.floor(start / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
+    // What is on its way already was foreseen, and so is what comes next.
+    const isForeseen = this.#blocks.has(blockKey(digest, first));
     this.#want(digest, { size, first, last: this.#lastWanted(digest, first, last) });
-    if (size <= NEIGHBOUR_FILE_BYTES_MAX || start === 0) this.#fetchRun(this.#neighbours.after(id));
-    // Taken all at once: while one is waited for, another could be evicted.
-    const blocks: Promise<Uint8Array>[] = [];
-    for (let number = first; number <= last; number++) {
-      const block = this.#use(blockKey(digest, number));
-      if (block === undefined) throw new Error(`blob ${digest}: block ${number} was not started`);
-      blocks.push(block.bytes);
+    if (!isForeseen && (size <= NEIGHBOUR_FILE_BYTES_MAX || start === 0)) {
+      this.#fetchRun(this.#neighbours.after(id));
     }
+    const blocks = this.#taken(digest, first, last);
     const pieces: Uint8Array[] = [];
     for (const [index, bytes] of (await Promise.all(blocks)).entries()) {
       const base = (first + index) * BLOCK_BYTES;
       pieces.push(bytes.subarray(Math.max(start - base, 0), Math.min(end - base, BLOCK_BYTES)));
     }
     return pieces;
+  }
+
+  /** Brings the range, and nothing else, for a program that is known to read it. */
+  async load({ id, start, end }: ContentRange): Promise<void> {
+    const digest = parseDigest(this.#table.digestOf(id));
+    const size = this.#table.sizeOf(id);
+    const first = Math.floor(start / BLOCK_BYTES);
+    const last = Math.floor((end - 1) / BLOCK_BYTES);
+    this.#want(digest, { size, first, last, whole: end - start === size });
+    await Promise.all(this.#taken(digest, first, last));
+  }
+
+  /** Blocks that were wanted. All at once: while one is waited for, another could be evicted. */
+  #taken(digest: Digest, first: number, last: number): Promise<Uint8Array>[] {
+    const blocks: Promise<Uint8Array>[] = [];
+    for (let number = first; number <= last; number++) {
+      const block = this.#use(blockKey(digest, number));
+      if (block === undefined) throw new Error(`blob ${digest}: block ${number} was not started`);
+      blocks.push(block.bytes);
+    }
+    return blocks;
   }
 
   /** Fetches what comes next, now that a file is read for which `table.awaitRead` was called. */

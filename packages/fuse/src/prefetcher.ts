@@ -7,8 +7,8 @@ import { parseTrace, type Touch } from "./trace.ts";
 import type { TreeLoader } from "./tree-loader.ts";
 
 /** Fetches at once while no program waits, and while one does. */
-const LANES = 16;
-const LANES_BEHIND = 4;
+const LANES = 64;
+const LANES_BEHIND = 16;
 
 export interface PrefetchSources {
   readonly table: InodeWriter;
@@ -64,7 +64,7 @@ async function load({ path, start, end }: Touch, sources: PrefetchSources): Prom
   if (type === TYPE.DIRECTORY) await tree.entries(id);
   const last = Math.min(end, table.sizeOf(id));
   if ((type !== TYPE.FILE && type !== TYPE.EXECUTABLE) || start >= last) return;
-  await contents.read({ id, start, end: last });
+  await contents.load({ id, start, end: last });
 }
 
 function childOf(table: InodeWriter, directory: number, name: PathComponent): number {
