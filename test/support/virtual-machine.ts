@@ -214,7 +214,7 @@ export function machineParts(): MachineParts {
   return {
     kernel: only("kernel/boot", "vmlinuz-"),
     modules: only("kernel/lib/modules", ""),
-    generic: only("generic", ""),
+    generic: join(parts, "generic"),
     debs: join(parts, "debs"),
     extraDebs: { nix: join(parts, "debs-nix"), network: join(parts, "debs-network") },
     firmware: join(parts, "efi/usr/share/OVMF/OVMF_CODE_4M.fd"),
