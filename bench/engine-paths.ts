@@ -1,8 +1,8 @@
 import { execFile } from "node:child_process";
-import { cp, mkdtemp, readdir, rm, stat } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { repositoryRoot } from "../test/support/repository-root.ts";
 import { type Benchmark, type Case, type Group, type Measures, once, timed } from "./benchmark.ts";
 import {
   openPathStore,
@@ -29,7 +29,8 @@ interface Sample {
 
 /** Lookups in a large store, opening it, and collecting a smaller one. */
 export async function prepareEnginePaths(scale: number): Promise<Benchmark> {
-  const directory = await mkdtemp(join(tmpdir(), "castore-bench-"));
+  const directory = join(repositoryRoot(), ".cache/engine-bench");
+  await mkdir(directory, { recursive: true });
   const sample = (wanted: number): Sample => {
     const count = Math.max(1, Math.round(wanted));
     const path = once(async () => {
@@ -41,7 +42,6 @@ export async function prepareEnginePaths(scale: number): Promise<Benchmark> {
   };
   const [large, small] = [sample(PATHS * scale), sample((PATHS * scale) / GROWTH)];
   const [collected, fewer] = [sample(COLLECTED * scale), sample((COLLECTED * scale) / GROWTH)];
-  const close = () => rm(directory, { recursive: true, force: true });
   return {
     corpus: { paths: large.count, collectedPaths: collected.count },
     groups: [
@@ -60,7 +60,8 @@ export async function prepareEnginePaths(scale: number): Promise<Benchmark> {
         cases: [fewer, collected].map((one) => collectionCase(one.title, one, 1)),
       },
     ],
-    close,
+    // The stores stay: to make the largest takes longer than all measurements.
+    close: async () => {},
   };
 }
 

@@ -40,10 +40,11 @@ export async function openPathStore(path: string, create = false): Promise<PathS
   return { store, pathInfos, [Symbol.asyncDispose]: () => store.close() };
 }
 
-/** Makes a store of `count` path infos at `path`. */
+/** Makes a store of `count` path infos at `path`, or goes on where an earlier run was stopped. */
 export async function writePathStore(path: string, count: number): Promise<void> {
   await using opened = await openPathStore(path, true);
-  for (let from = 0; from < count; from += BATCH) {
+  const done = opened.store.stats().roots;
+  for (let from = done - (done % BATCH); from < count; from += BATCH) {
     const indexes = Array.from({ length: Math.min(BATCH, count - from) }, (_, i) => from + i);
     await putBatch(opened, indexes);
   }
