@@ -1,12 +1,17 @@
 import { createReadStream } from "node:fs";
 import { ingestTree, type Node } from "@castore/castore";
-import { createNarHasher, ingestNar } from "@castore/nar-bridge";
+import { createNarHasher, createThreadedSha256, ingestNar } from "@castore/nar-bridge";
 import type { Command } from "commander";
 import { printImported } from "./print.ts";
 import { createRateProgress } from "./progress.ts";
 import { openServices } from "./remote-store.ts";
 import type { StoreOptions } from "./stack.ts";
 import { serviceCommand } from "./store-command.ts";
+
+/** Of a NAR, read at once: with Node's 64 KiB, reading took longer than all else together. */
+const PIECE_BYTES = 1 << 19;
+/** What waits for longer than that grows old, and costs full collections of garbage. */
+const QUEUED_BYTES_MAX = 1 << 20;
 
 export function importCommand(): Command {
   const command = serviceCommand(
@@ -17,7 +22,7 @@ export function importCommand(): Command {
     await using opened = await openServices(command.opts<StoreOptions>());
     const { services } = opened;
     for (const path of paths) {
-      const hasher = createNarHasher();
+      const hasher = createNarHasher(createThreadedSha256());
       let node: Node;
       {
         using progress = createRateProgress(path);
@@ -39,7 +44,8 @@ export function importNarCommand(): Command {
   ).argument("<file>", 'the NAR; "-" reads stdin');
   return command.action(async (file: string) => {
     await using opened = await openServices(command.opts<StoreOptions>());
-    const source = file === "-" ? process.stdin : createReadStream(file);
+    const source =
+      file === "-" ? process.stdin : createReadStream(file, { highWaterMark: PIECE_BYTES });
     const counted = async function* () {
       using progress = createRateProgress(file === "-" ? "standard input" : file);
       for await (const piece of source) {
@@ -47,7 +53,10 @@ export function importNarCommand(): Command {
         yield piece;
       }
     };
-    const ingested = await ingestNar(counted(), opened.services);
+    const ingested = await ingestNar(counted(), opened.services, {
+      hash: createThreadedSha256(),
+      queuedBytesMax: QUEUED_BYTES_MAX,
+    });
     printImported(file, ingested.node, ingested);
   });
 }

@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import {
   byteStringText,
   CastoreError,
@@ -22,6 +21,7 @@ import {
 import type { Command } from "commander";
 import { nodeJson, printJson } from "./print.ts";
 import { openServices, type Services } from "./remote-store.ts";
+import { openStandardOutput } from "./standard-output.ts";
 import { type StoreCommandOptions, serviceCommand } from "./store-command.ts";
 
 export function renderCommand(): Command {
@@ -29,7 +29,8 @@ export function renderCommand(): Command {
   return command.argument("<root>", "an ENTRY or a store path").action(async (root: string) => {
     await using opened = await openServices(command.opts<StoreCommandOptions>());
     const { node } = await findNode(opened, root);
-    for await (const piece of renderNar(node, opened.services)) await writeOut(piece);
+    await using output = openStandardOutput();
+    for await (const piece of renderNar(node, opened.services)) await output.write(piece);
   });
 }
 
@@ -45,7 +46,8 @@ export function catCommand(): Command {
       if (reader === undefined) {
         throw new CastoreError("INCOMPLETE", `${file}: blob ${node.digest} is missing`);
       }
-      for await (const piece of reader.stream()) await writeOut(piece);
+      await using output = openStandardOutput();
+      for await (const piece of reader.stream()) await output.write(piece);
       await reader.close();
     });
 }
@@ -161,8 +163,4 @@ function describe(node: Node): string {
 
 function linkTarget(node: Node): string {
   return node.type === "symlink" ? ` -> ${byteStringText(node.target)}` : "";
-}
-
-async function writeOut(piece: Uint8Array): Promise<void> {
-  if (!process.stdout.write(piece)) await once(process.stdout, "drain");
 }

@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import {
   chmodSync,
   mkdirSync,
@@ -70,6 +70,22 @@ describe("the tree commands", () => {
     expect(Object.keys(imported)).toEqual(["path", "entry", "node", "narHash", "narSize"]);
     expect(imported.node).toMatchObject({ type: "directory", size: 8 });
     expect(imported.narHash).toMatch(/^sha256:[0-9a-z]{52}$/);
+  });
+
+  test("cat and render write all of a large file into a pipe, or as much as is read", async () => {
+    const file = join(directory, "large");
+    writeFileSync(file, Buffer.alloc(3_000_001, "0123456789abcdef"));
+    const { stdout } = await castore(["import", file]);
+    const { entry } = JSON.parse(stdout.toString()) as Imported;
+    // Node gives a child sockets, and a shell gives it pipes.
+    const piped = (script: string): string => {
+      const env = { ...process.env, CASTORE_STORE: join(directory, "store") };
+      const bash = ["-e", "-o", "pipefail", "-c", script, process.execPath, CASTORE, entry];
+      return execFileSync("bash", bash, { env }).toString();
+    };
+    expect(piped(`"$0" "$1" cat "$2" | cmp - ${file} && echo same`)).toBe("same\n");
+    expect(piped(`"$0" "$1" render "$2" | wc -c`).trim()).toBe(`${3_000_001 + 7 + 112}`);
+    expect(piped(`"$0" "$1" render "$2" | head -c 21 | tail -c 13`)).toBe("nix-archive-1");
   });
 
   test("ls, cat and render read what import stored, and import-nar reads that back", async () => {

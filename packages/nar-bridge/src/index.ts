@@ -73,6 +73,7 @@ export {
 } from "./nar/nar-reader.ts";
 export { calculateNar, type NarIdentity, narSizeOf, renderNar } from "./nar/nar-render.ts";
 export { NAR_DEPTH_MAX } from "./nar/nar-token.ts";
+export { createThreadedSha256, type RunningSha256 } from "./nar/threaded-sha256.ts";
 export {
   CACHE_INFO_LENGTH_MAX,
   type CacheInfo,

@@ -1,9 +1,10 @@
-import { createHash, type Hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import { CastoreError, type TreeVisitor } from "@castore/castore";
 import { narHashOf } from "../nix/nix-hash.ts";
 import { type LiteralSink, NarLiterals } from "./nar-literals.ts";
 import type { NarIdentity } from "./nar-render.ts";
 import { NAR_DEPTH_MAX, paddedLength } from "./nar-token.ts";
+import type { RunningSha256 } from "./threaded-sha256.ts";
 
 /** Names the NAR of the tree that it visits. Throws EXHAUSTED above NAR_DEPTH_MAX. */
 export interface NarHasher extends TreeVisitor {
@@ -11,8 +12,9 @@ export interface NarHasher extends TreeVisitor {
   finish(): NarIdentity;
 }
 
-export function createNarHasher(): NarHasher {
-  const sink = new HashedLiterals();
+/** `hash` is fresh. */
+export function createNarHasher(hash: RunningSha256 = createHash("sha256")): NarHasher {
+  const sink = new HashedLiterals(hash);
   const literals = new NarLiterals(sink);
   let size = 0;
   return {
@@ -40,10 +42,14 @@ const COPIED_BYTES_MAX = 1 << 12;
 
 /** Hashes what it gathers: 200,000 tokens one by one take ten times as long. */
 class HashedLiterals implements LiteralSink {
-  readonly #hash: Hash = createHash("sha256");
+  readonly #hash: RunningSha256;
   readonly #gathered = Buffer.alloc(GATHERED_BYTES);
   #filled = 0;
   #size = 0;
+
+  constructor(hash: RunningSha256) {
+    this.#hash = hash;
+  }
 
   add(bytes: Uint8Array): void {
     if (bytes.byteLength > COPIED_BYTES_MAX) {

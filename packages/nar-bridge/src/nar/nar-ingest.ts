@@ -20,6 +20,7 @@ import {
   type NarVisitor,
 } from "./nar-reader.ts";
 import type { NarIdentity } from "./nar-render.ts";
+import type { RunningSha256 } from "./threaded-sha256.ts";
 
 /** Files up to this size are put whole, many at once; larger ones are put as they come. */
 export const INGEST_SMALL_FILE_BYTES_MAX = 1 << 20;
@@ -38,8 +39,12 @@ export interface IngestNarOptions extends CallOptions {
   readonly visitor?: NarVisitor | undefined;
   /** Fewer than INGEST_HELD_BYTES_MAX, where many NARs are taken at once. */
   readonly heldBytesMax?: number | undefined;
+  /** Most bytes of large files that wait for their put; `heldBytesMax` unless told. */
+  readonly queuedBytesMax?: number | undefined;
   /** What the caller proves the NAR to be: then it is not hashed here. */
   readonly narHash?: NarHash | undefined;
+  /** Fresh; what computes the NAR hash instead of the caller's thread. */
+  readonly hash?: RunningSha256 | undefined;
 }
 
 /**
@@ -100,12 +105,14 @@ class Ingest implements NarIngest {
   readonly #services: NarServices;
   readonly #signal: AbortSignal | undefined;
   readonly #heldBytesMax: number;
+  readonly #queuedBytesMax: number;
   readonly #reader: NarReader;
-  readonly #hash = createHash("sha256");
+  readonly #hash: RunningSha256;
   readonly #narHash: NarHash | undefined;
   /** What is under way, each with a signal of its own: listening to a shared one is O(puts). */
   readonly #underWay = new Map<Promise<void>, AbortController>();
   #heldBytes = 0;
+  #queuedBytes = 0;
   #wake: (() => void) | undefined;
   #failure: { readonly reason: unknown } | undefined;
   #done = false;
@@ -118,10 +125,12 @@ class Ingest implements NarIngest {
   #contentBytes = 0;
 
   constructor(services: NarServices, options: IngestNarOptions) {
-    const { signal, visitor, heldBytesMax, narHash } = options;
+    const { signal, visitor, heldBytesMax, narHash, hash } = options;
     this.#services = services;
     this.#narHash = narHash;
+    this.#hash = hash ?? createHash("sha256");
     this.#heldBytesMax = heldBytesMax ?? INGEST_HELD_BYTES_MAX;
+    this.#queuedBytesMax = options.queuedBytesMax ?? this.#heldBytesMax;
     this.#signal = signal;
     this.#reader = createNarReader(this.#visitor(visitor));
     if (signal?.aborted) this.#onAbort();
@@ -195,6 +204,7 @@ class Ingest implements NarIngest {
 
   #isFull(): boolean {
     if (this.#failure !== undefined) return false;
+    if (this.#queuedBytes > this.#queuedBytesMax) return true;
     return this.#heldBytes > this.#heldBytesMax || this.#underWay.size > INGEST_PUTS_MAX;
   }
 
@@ -243,7 +253,10 @@ class Ingest implements NarIngest {
 
   #openFile(slot: Slot, { size, executable }: NarFileHead): void {
     if (size > INGEST_SMALL_FILE_BYTES_MAX) {
-      const contents = new ContentQueue((bytes) => this.#release(bytes));
+      const contents = new ContentQueue((bytes) => {
+        this.#queuedBytes -= bytes;
+        this.#release(bytes);
+      });
       this.#file = { slot, executable, contents, filled: 0 };
       this.#put(this.#file, contents.read(), 0);
     } else {
@@ -258,6 +271,7 @@ class Ingest implements NarIngest {
     this.#contentBytes += bytes.byteLength;
     if (file.contents instanceof ContentQueue) {
       this.#heldBytes += bytes.byteLength;
+      this.#queuedBytes += bytes.byteLength;
       file.contents.push(bytes);
     } else {
       file.contents.set(bytes, file.filled);
