@@ -1,5 +1,5 @@
-import { close, fdatasync, open, writev } from "node:fs";
-import { rename, rm } from "node:fs/promises";
+import { closeSync, fdatasync, open, openSync, renameSync, writeSync, writev } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { CastoreError } from "../castore-error.ts";
@@ -11,6 +11,8 @@ import { storeError } from "./store-error.ts";
 export interface TemporaryFile {
   /** Appends `pieces`, which must not change until it resolves. */
   write(pieces: readonly Uint8Array[]): Promise<void>;
+  /** As `write`, blocking this thread: of a few hundred KiB at most. */
+  writeNow(bytes: Uint8Array): void;
   /**
    * Makes it the file of the blob `digest`, in place of one that may be there. Durable when
    * resolved. No other call follows but `discard`.
@@ -24,7 +26,6 @@ export interface TemporaryFile {
 const openPath = promisify(open);
 const writePieces = promisify(writev);
 const syncData = promisify(fdatasync);
-const closeDescriptor = promisify(close);
 
 /** libuv writes at most so many buffers at once. */
 const PIECES_MAX = 512;
@@ -35,6 +36,19 @@ export async function createTemporaryFile(store: OpenStore): Promise<TemporaryFi
     throw storeError("put a blob", cause);
   });
   return new WrittenFile(store, path, descriptor);
+}
+
+/**
+ * The same, blocking this thread, for what is written at once: the trips to the pool of open,
+ * write, close and rename cost more than all four of them.
+ */
+export function createTemporaryFileNow(store: OpenStore): TemporaryFile {
+  const path = join(store.layout.temporary, store.leases.temporaryName());
+  try {
+    return new WrittenFile(store, path, openSync(path, "wx", 0o444));
+  } catch (cause) {
+    throw storeError("put a blob", cause);
+  }
 }
 
 class WrittenFile implements TemporaryFile {
@@ -64,13 +78,23 @@ class WrittenFile implements TemporaryFile {
     }
   }
 
+  writeNow(bytes: Uint8Array): void {
+    try {
+      for (let written = 0; written < bytes.byteLength; ) {
+        written += writeSync(this.#open(), bytes, written);
+      }
+    } catch (cause) {
+      throw storeError("put a blob", cause);
+    }
+  }
+
   async moveTo(digest: Digest): Promise<void> {
     try {
       await syncData(this.#open());
-      await this.#close();
+      this.#close();
       await this.#store.forgetUnlink(digest);
       const shard = await this.#store.shards.get(digest);
-      await rename(this.#path, this.#store.layout.blob(digest));
+      renameSync(this.#path, this.#store.layout.blob(digest));
       this.#moved = true;
       await this.#store.groupSync.sync(shard);
     } catch (cause) {
@@ -79,7 +103,7 @@ class WrittenFile implements TemporaryFile {
   }
 
   async discard(): Promise<void> {
-    await this.#close();
+    this.#close();
     if (!this.#moved) await rm(this.#path, { force: true });
     this.#moved = true;
   }
@@ -89,9 +113,9 @@ class WrittenFile implements TemporaryFile {
     throw new CastoreError("CLOSED", `${this.#path}: is closed`);
   }
 
-  async #close(): Promise<void> {
+  #close(): void {
     const descriptor = this.#descriptor;
     this.#descriptor = undefined;
-    if (descriptor !== undefined) await closeDescriptor(descriptor);
+    if (descriptor !== undefined) closeSync(descriptor);
   }
 }
