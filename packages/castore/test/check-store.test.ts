@@ -167,6 +167,23 @@ test("a blob whose file is damaged is refused when it is read, and healed by a p
   });
 });
 
+test("a blob of the right size that a read found damaged is absent until it is put", async () => {
+  await withStore(async (store) => {
+    const { large } = await fill(store);
+    const small = prngBytes(50_000);
+    const { digest } = await store.blobs.put([small]);
+    for (const [blob, bytes] of [[large, LARGE] as const, [digest, small] as const]) {
+      await flipFile(filePath(store, blob));
+      await expect(readAll(store.blobs, blob)).rejects.toThrow(/fsck --repair/);
+      expect(await store.blobs.has(blob)).toBe(false);
+      await store.blobs.put([bytes], { expect: blob });
+      expect(await store.blobs.has(blob)).toBe(true);
+      expect(digestOf(await readAll(store.blobs, blob))).toBe(blob);
+    }
+    expect(await store.check()).toMatchObject({ faultCount: 0 });
+  });
+});
+
 test("a damaged row of a small blob or a directory is refused when it is read", async () => {
   await withStore(async (store) => {
     const { small, directory } = await fill(store);

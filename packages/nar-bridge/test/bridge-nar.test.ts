@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
@@ -61,6 +61,33 @@ test("before it is proven a NAR has a length and nothing to resume by", async ()
   expect(headers["accept-ranges"]).toBeUndefined();
   expect(headers["content-range"]).toBeUndefined();
   expect(headers.etag).toBeUndefined();
+});
+
+test("what is damaged in the store comes from the upstream again, and is healed", async () => {
+  const path = await makePath("damaged", TREE);
+  const bridge = await start(await startCache(path));
+  const url = bridge.url + path.bridged;
+  await raw(url);
+  const { headers } = await raw(url);
+  expect(headers.etag).toBeDefined();
+  const blobs = join(bridge.store.path, "blobs");
+  const files = readdirSync(blobs, { recursive: true, withFileTypes: true });
+  for (const { parentPath, name } of files.filter((entry) => entry.isFile())) {
+    const blob = join(parentPath, name);
+    const bytes = readFileSync(blob);
+    bytes[1000] = (bytes[1000] ?? 0) ^ 1;
+    chmodSync(blob, 0o644);
+    writeFileSync(blob, bytes);
+  }
+  expect((await bridge.store.check()).faultCount).toBe(1);
+  // Its first part has left when the damage shows: the connection is cut.
+  expect((await raw(url)).isWhole).toBe(false);
+  expect(bridge.log.join("\n")).toMatch(/fsck --repair/);
+  expect((await raw(url)).body.equals(path.nar)).toBe(true);
+  const again = await raw(url);
+  expect(again.headers.etag).toBe(headers.etag);
+  expect(again.body.equals(path.nar)).toBe(true);
+  expect((await bridge.store.check()).faultCount).toBe(0);
 });
 
 test("once it is proven it comes from the store, with ETag and ranges", async () => {

@@ -4,6 +4,7 @@ import { createDigestHasher, type Digest, digestOf } from "../model/digest.ts";
 import type { BlobReader } from "../services/blob-service.ts";
 import { createBytesReader } from "../services/memory-blob-service.ts";
 import { clipRange } from "../streams/byte-range.ts";
+import type { OpenStore } from "./open-store.ts";
 import { storeError } from "./store-error.ts";
 
 /** Bytes read at once, and ahead. */
@@ -19,13 +20,13 @@ const SMALL_FILE_BYTES_MAX = 1 << 16;
  * read of the whole is verified before its last piece: 0.2 s for each GB. A read of a part is not.
  */
 export async function openBlobFile(
-  path: string,
+  store: OpenStore,
   digest: Digest,
   size: number,
 ): Promise<BlobReader> {
-  if (size <= SMALL_FILE_BYTES_MAX) {
-    return createBytesReader(digest, readSmallFile(path, digest, size));
-  }
+  const path = store.layout.blob(digest);
+  const file: BlobFile = { path, digest, size, onDamage: () => store.damaged.add(digest) };
+  if (size <= SMALL_FILE_BYTES_MAX) return createBytesReader(digest, readSmallFile(file));
   const fd = openExisting(path, digest);
   try {
     const { size: found } = fstatSync(fd);
@@ -36,10 +37,20 @@ export async function openBlobFile(
     closeSync(fd);
     throw storeError(`blob ${digest}`, error);
   }
-  return new FileReader({ path, fd, digest, size });
+  return new FileReader(file, fd);
 }
 
-function readSmallFile(path: string, digest: Digest, size: number): Uint8Array {
+/** Where the blob `digest` of `size` bytes should be. */
+interface BlobFile {
+  readonly path: string;
+  readonly digest: Digest;
+  readonly size: number;
+  /** Called where its bytes turn out to be others. */
+  readonly onDamage: () => void;
+}
+
+function readSmallFile(file: BlobFile): Uint8Array {
+  const { path, digest, size } = file;
   // One byte more, so that a file that has grown shows.
   const bytes = Buffer.allocUnsafeSlow(size + 1);
   let got = 0;
@@ -59,13 +70,15 @@ function readSmallFile(path: string, digest: Digest, size: number): Uint8Array {
     throw new CastoreError("CORRUPT", `blob ${digest}: ${path} is not of ${size} bytes`);
   }
   const contents = bytes.subarray(0, size);
-  checkDigest(path, digest, digestOf(contents));
+  checkDigest(file, digestOf(contents));
   return contents;
 }
 
-function checkDigest(path: string, digest: Digest, found: Digest): void {
+function checkDigest({ path, digest, onDamage }: BlobFile, found: Digest): void {
   if (found === digest) return;
-  throw new CastoreError("CORRUPT", `blob ${digest}: ${path} has the digest ${found}`);
+  onDamage();
+  const remedy = "castore fsck --repair takes it away";
+  throw new CastoreError("CORRUPT", `blob ${digest}: ${path} has the digest ${found}; ${remedy}`);
 }
 
 function openError(path: string, digest: Digest, cause: unknown): unknown {
@@ -83,27 +96,18 @@ function openExisting(path: string, digest: Digest): number {
   }
 }
 
-interface OpenBlobFile {
-  readonly path: string;
-  readonly fd: number;
-  readonly digest: Digest;
-  readonly size: number;
-}
-
 class FileReader implements BlobReader {
   readonly size: number;
-  readonly #path: string;
+  readonly #file: BlobFile;
   readonly #fd: number;
-  readonly #digest: Digest;
   /** Reads under way: the descriptor must stay theirs until they end. */
   readonly #reads = new Set<Promise<number>>();
   #closed: Promise<void> | undefined;
 
-  constructor({ path, fd, digest, size }: OpenBlobFile) {
-    this.#path = path;
+  constructor(file: BlobFile, fd: number) {
+    this.#file = file;
     this.#fd = fd;
-    this.#digest = digest;
-    this.size = size;
+    this.size = file.size;
   }
 
   async *stream(
@@ -125,7 +129,7 @@ class FileReader implements BlobReader {
       next?.catch(() => {});
       hasher?.update(piece);
       if (next === undefined && hasher !== undefined) {
-        checkDigest(this.#path, this.#digest, hasher.digest());
+        checkDigest(this.#file, hasher.digest());
       }
       yield piece;
     }
@@ -137,8 +141,8 @@ class FileReader implements BlobReader {
     while (got < piece.byteLength) {
       const bytesRead = await this.#readInto(piece.subarray(got), from + got);
       if (bytesRead === 0) {
-        const message = `blob ${this.#digest}: its file ends at ${from + got}, not ${this.size}`;
-        throw new CastoreError("CORRUPT", message);
+        const sizes = `ends at ${from + got}, not ${this.size}`;
+        throw new CastoreError("CORRUPT", `blob ${this.#file.digest}: its file ${sizes}`);
       }
       got += bytesRead;
     }
@@ -147,12 +151,12 @@ class FileReader implements BlobReader {
 
   async #readInto(buffer: Uint8Array, position: number): Promise<number> {
     if (this.#closed !== undefined) {
-      throw new CastoreError("CLOSED", `blob ${this.#digest}: the reader is closed`);
+      throw new CastoreError("CLOSED", `blob ${this.#file.digest}: the reader is closed`);
     }
     const reading = new Promise<number>((resolve, reject) => {
       read(this.#fd, buffer, 0, buffer.byteLength, position, (cause, bytesRead) => {
         if (cause === null) resolve(bytesRead);
-        else reject(storeError(`blob ${this.#digest}`, cause));
+        else reject(storeError(`blob ${this.#file.digest}`, cause));
       });
     });
     this.#reads.add(reading);

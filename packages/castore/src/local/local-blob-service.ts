@@ -48,7 +48,7 @@ class LocalBlobService implements BlobService {
 
   async has(digest: Digest, { signal }: CallOptions = {}): Promise<boolean> {
     signal?.throwIfAborted();
-    return this.#store.sees("blobs", digest);
+    return !this.#store.damaged.has(digest) && this.#store.sees("blobs", digest);
   }
 
   async open(digest: Digest, { signal }: CallOptions = {}): Promise<BlobReader | undefined> {
@@ -56,7 +56,7 @@ class LocalBlobService implements BlobService {
     const row = readBlobRow(this.#store, digest);
     if (row === undefined || !(await this.#store.sees("blobs", digest))) return undefined;
     if (row.inline !== undefined) return createBytesReader(digest, soundInline(digest, row.inline));
-    return openBlobFile(this.#store.layout.blob(digest), digest, row.size);
+    return openBlobFile(this.#store, digest, row.size);
   }
 
   async chunks(
@@ -106,6 +106,7 @@ class LocalBlobService implements BlobService {
     const again = { type: "see", rows: "blobs", digest: key, chunks } as const;
     if ((await isSound(this.#store, digest)) && (await this.#store.write(again))) return;
     await spool.moveTo(digest);
+    this.#store.damaged.delete(digest);
     const row = encodeFileBlob(size);
     await this.#store.write({ type: "blob", digest: key, row, size, chunks });
   }
@@ -147,10 +148,11 @@ export async function analyzeLocalBlob(
   return analysis;
 }
 
-/** Whether the blob's file is there, and saved from a collection that is under way. */
+/** Whether the blob's file is there and not damaged, and saved from a collection under way. */
 async function isSound(store: OpenStore, digest: Digest): Promise<boolean> {
   const row = readBlobRow(store, digest);
-  if (row === undefined || !(await store.sees("blobs", digest))) return false;
+  if (row === undefined || store.damaged.has(digest)) return false;
+  if (!(await store.sees("blobs", digest))) return false;
   const found = await stat(store.layout.blob(digest)).catch(() => undefined);
   return found?.isFile() === true && found.size === row.size;
 }

@@ -135,8 +135,7 @@ async function readFileRange(
   offset: number,
   length: number,
 ): Promise<Uint8Array | undefined> {
-  const path = store.layout.blob(blob);
-  const reader = await openBlobFile(path, blob, size).catch(() => undefined);
+  const reader = await openBlobFile(store, blob, size).catch(() => undefined);
   if (reader === undefined) return undefined;
   try {
     const pieces: Uint8Array[] = [];

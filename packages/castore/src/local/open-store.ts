@@ -2,6 +2,7 @@ import { CastoreError } from "../castore-error.ts";
 import type { GroupSync } from "../files/sync.ts";
 import { type Digest, digestBytes } from "../model/digest.ts";
 import { BlobShards } from "./blob-shards.ts";
+import { DamagedBlobs } from "./damaged-blobs.ts";
 import type { StoreIndex } from "./store-index.ts";
 import type { StoreLayout } from "./store-layout.ts";
 import type { StoreLeases } from "./store-leases.ts";
@@ -23,6 +24,8 @@ export class OpenStore {
   readonly leases: StoreLeases;
   readonly groupSync: GroupSync;
   readonly shards: BlobShards;
+  /** Blobs whose files a read has found damaged: absent, until a put has written them anew. */
+  readonly damaged = new DamagedBlobs();
   /** Called after each write. */
   onWrite: () => void = () => {};
   readonly #index: StoreIndex;

@@ -1,4 +1,4 @@
-import { CastoreError, untilAborted } from "@castore/castore";
+import { CastoreError, isCastoreError, untilAborted } from "@castore/castore";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { Log } from "../log.ts";
 import { type BridgedNar, parseBridgedNarUrl } from "../nix/cache-url.ts";
@@ -82,7 +82,14 @@ export class BridgedNars {
       metrics.nars.inc({ way: "local" });
       metrics.narBytes.inc({ way: "local" }, proven.size);
     }
-    await replyNar(request, reply, proven, { compress: false });
+    try {
+      await replyNar(request, reply, proven, { compress: false });
+    } catch (error) {
+      // Damaged, and nothing was sent yet: an upstream may have it.
+      if (!isCastoreError(error, "CORRUPT") || reply.raw.headersSent) throw error;
+      this.#options.log(`nar ${narHash}: ${error.message}`);
+      return false;
+    }
     if (request.method === "GET") await substituter.noteServed(storeHash, narHash);
     return true;
   }

@@ -77,6 +77,8 @@ export class Substituter implements AsyncDisposable {
   readonly #holding = new HoldBudget();
   /** What was proven and is being stored, by NAR hash. */
   readonly #storing = new Map<NarHash, Promise<void>>();
+  /** NARs of which something in the store was seen to be damaged, until they are stored anew. */
+  readonly #damaged = new LRUCache<NarHash, true>({ max: COSTS_MAX });
   /** Tells of each NAR hash whose contents were stored. */
   readonly #stored = new EventEmitter().setMaxListeners(0);
 
@@ -119,23 +121,33 @@ export class Substituter implements AsyncDisposable {
     await once(this.#stored, narHash, options);
   }
 
-  /** The proven NAR of that hash in the local store, or undefined. */
+  /** The proven NAR of that hash in the local store; undefined also where it is damaged. */
   async provenNar(narHash: NarHash, options: CallOptions = {}): Promise<ServedNar | undefined> {
     await this.#storing.get(narHash);
     const { pathInfos, store } = this.#options;
     const proven = pathInfos.findNar(narHash);
-    if (proven === undefined) return undefined;
+    if (proven === undefined || this.#damaged.has(narHash)) return undefined;
     try {
       const layout = await createNarLayout(proven.node, store, options);
       return {
         size: layout.size,
         etag: narHash,
-        stream: (start, end) => layout.stream(start, end),
+        stream: (start, end) => this.#watched(narHash, layout.stream(start, end)),
       };
     } catch (error) {
       options.signal?.throwIfAborted();
       this.#options.log(`${narHash}: not readable in the local store: ${messageOf(error)}`);
       return undefined;
+    }
+  }
+
+  /** Who asks again after damage has shown gets the NAR from an upstream, which heals the store. */
+  async *#watched(narHash: NarHash, pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    try {
+      yield* pieces;
+    } catch (error) {
+      if (isCastoreError(error, "CORRUPT")) this.#damaged.set(narHash, true);
+      throw error;
     }
   }
 
@@ -294,6 +306,7 @@ export class Substituter implements AsyncDisposable {
     await this.#options.pathInfos.putStored([
       { pathInfo, proof, upstream: isWhole ? source : undefined },
     ]);
+    this.#damaged.delete(narInfo.narHash);
     await this.#putCost(found, pathInfo.node, way);
     return pathInfo;
   }
