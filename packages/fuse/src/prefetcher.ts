@@ -6,7 +6,7 @@ import type { InodeWriter } from "./inode-writer.ts";
 import { parseTrace, type Touch } from "./trace.ts";
 import type { TreeLoader } from "./tree-loader.ts";
 
-/** Fetches at once while no program waits, and while one does. */
+/** Pieces at once while no program waits, and while one does: those under way share requests. */
 const LANES = 64;
 const LANES_BEHIND = 16;
 
