@@ -170,7 +170,8 @@ async function substituted(
     });
     return measuresOf(seconds, relay.bytesDown, served);
   } finally {
-    await rm(store, { recursive: true, force: true });
+    // What served a mount of it may still be ending.
+    await rm(store, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 });
   }
 }
 
