@@ -2,8 +2,9 @@
  * A mount in a process of its own: `node serve-tree.js '{"mountpoint":…,"trees":{"name":"path"}}'`.
  * Says "ready" once mounted; unmounts when its standard input ends; with "fall" on standard input
  * it dies of an exception. With "inherited" it serves a supervised mount; "gates" names files by
- * "name", "entries" and "content": that is answered only once the file is there. "once" names a
- * file: where it is there, another process was started before, and this one fails.
+ * "name", "entries" and "content": that is answered only once the file is there, and FILE.asked is
+ * made when it is asked for. "once" names a file: where it is there, another process was started
+ * before, and this one fails.
  */
 import { existsSync, writeFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
@@ -27,7 +28,7 @@ for (const [name, path] of Object.entries(trees)) {
   store.roots.set(pathComponentOfText(name), { node: await storePath(store, path) });
 }
 async function gate(path) {
-  if (path !== undefined) console.error(`waits for ${path}`);
+  if (path !== undefined) writeFileSync(`${path}.asked`, "");
   while (path !== undefined && !existsSync(path)) await setTimeout(20);
 }
 

@@ -51,9 +51,9 @@ async function temporary(): Promise<{ readonly path: string } & AsyncDisposable>
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
 }
 
-/** Resolves once the process waits for an answer of the mount: it is in the kernel's FUSE code. */
-async function waitsForAnswer(pid: number): Promise<void> {
-  await output(`until grep -q fuse /proc/${pid}/stack /proc/${pid}/task/*/stack; do :; done`);
+/** Resolves once a server has read a request that waits for the gate. */
+async function isAsked(gate: string): Promise<void> {
+  await output(`until [ -e '${gate}.asked' ]; do sleep 0.01; done`);
 }
 
 it("requests are sent again from Linux 6.9 on", () => {
@@ -101,7 +101,7 @@ describe("a supervised mount", () => {
     await using m = await supervised({ gates: { [kind]: gate } });
     const child = spawn("bash", ["-c", `cd '${m.at}'; exec ${command}`]);
     const said = eventOf(child.stdout, "data");
-    await waitsForAnswer(child.pid ?? 0);
+    await isAsked(gate);
     process.kill(m.mount.pid, "SIGKILL");
     await writeFile(gate, "");
     expect(String((await said)[0])).toBe(wanted);
@@ -113,7 +113,7 @@ describe("a supervised mount", () => {
     await using m = await supervised({ gates: { name: gate }, clone: true });
     const child = spawn("stat", [`${m.at}/t`], { env: { LC_ALL: "C" } });
     const said = text(child.stderr);
-    await waitsForAnswer(child.pid ?? 0);
+    await isAsked(gate);
     process.kill(m.mount.pid, "SIGKILL");
     expect(await said).toContain("Software caused connection abort");
     await writeFile(gate, "");
@@ -139,10 +139,11 @@ describe("a supervised mount", () => {
   it("ends who waits when its server is killed and no other one starts", async () => {
     await using directory = await temporary();
     const once = `${directory.path}/once`;
-    await using m = await supervised({ once, gates: { content: "/nonexistent" } });
+    const gate = `${directory.path}/gate`;
+    await using m = await supervised({ once, gates: { content: gate } });
     const reading = spawn("cat", [`${m.at}/t/sub/file`], { stdio: "ignore" });
     const exited = eventOf(reading, "exit");
-    await waitsForAnswer(reading.pid ?? 0);
+    await isAsked(gate);
     process.kill(m.mount.pid, "SIGKILL");
     await expect(m.mount.ended).rejects.toThrow(/given up, the server ended with 1 again/);
     expect((await exited)[0]).not.toBe(0);
@@ -150,10 +151,9 @@ describe("a supervised mount", () => {
   });
 
   it("ends who waits when servers hang one after the other", async () => {
-    await using m = await supervised(
-      { timeoutMs: 60_000, gates: { content: "/nonexistent" } },
-      4_000,
-    );
+    await using directory = await temporary();
+    const gates = { content: `${directory.path}/gate` };
+    await using m = await supervised({ timeoutMs: 60_000, gates }, 4_000);
     const reading = run(`cat '${m.at}/t/sub/file'`);
     const stop = setInterval(() => process.kill(m.mount.pid, "SIGSTOP"), 20);
     await expect(m.mount.ended).rejects.toThrow(/given up, no server answers/);
