@@ -42,3 +42,9 @@ export function isCastoreError(error: unknown, code?: CastoreErrorCode): error i
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
+
+/** What the system calls a failed call of it, such as ENOENT; undefined of anything else. */
+export function systemCodeOf(thrown: unknown): string | undefined {
+  if (!(thrown instanceof Error) || !("code" in thrown)) return undefined;
+  return typeof thrown.code === "string" ? thrown.code : undefined;
+}

@@ -4,6 +4,7 @@ export {
   type CastoreErrorCode,
   isCastoreError,
   messageOf,
+  systemCodeOf,
 } from "./castore-error.ts";
 export {
   CHUNK_SIZES,

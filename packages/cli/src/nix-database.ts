@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CastoreError, isCastoreError, type PathComponent } from "@castore/castore";
+import { CastoreError, isCastoreError, type PathComponent, systemCodeOf } from "@castore/castore";
 import {
   formatStorePath,
   type Log,
@@ -73,7 +73,7 @@ export class NixDatabase {
     for (const { storePath, storeDir } of roots) {
       const link = join(this.#rootsDirectory, storePath);
       await symlink(formatStorePath(storePath, storeDir), link).catch((error: unknown) => {
-        if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+        if (systemCodeOf(error) !== "EEXIST") throw error;
       });
     }
   }

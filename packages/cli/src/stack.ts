@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { CastoreError, type LocalStore, openLocalStore } from "@castore/castore";
+import { CastoreError, type LocalStore, openLocalStore, systemCodeOf } from "@castore/castore";
 import {
   BridgeMetrics,
   CastoreWays,
@@ -227,7 +227,7 @@ export async function readIfThere(path: string): Promise<string> {
   try {
     return await readFile(path, "utf8");
   } catch (cause) {
-    if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") return "";
+    if (systemCodeOf(cause) === "ENOENT") return "";
     throw new CastoreError("INVALID", `${path}: cannot be read: ${String(cause)}`, { cause });
   }
 }

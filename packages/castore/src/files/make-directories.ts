@@ -1,5 +1,6 @@
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
+import { systemCodeOf } from "../castore-error.ts";
 
 /**
  * Makes `path` and what is missing above it; resolves with what was made, outermost first. A file
@@ -11,7 +12,7 @@ export async function makeDirectories(path: string): Promise<string[]> {
   try {
     return await makeDirectory(path);
   } catch (error) {
-    if (parent === path || codeOf(error) !== "ENOENT") throw error;
+    if (parent === path || systemCodeOf(error) !== "ENOENT") throw error;
   }
   const above = await makeDirectories(parent);
   return [...above, ...(await makeDirectory(path))];
@@ -22,11 +23,7 @@ async function makeDirectory(path: string): Promise<string[]> {
     await mkdir(path);
     return [path];
   } catch (error) {
-    if (codeOf(error) === "EEXIST") return [];
+    if (systemCodeOf(error) === "EEXIST") return [];
     throw error;
   }
-}
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && "code" in error ? error.code : undefined;
 }

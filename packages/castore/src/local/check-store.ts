@@ -8,7 +8,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { messageOf } from "../castore-error.ts";
+import { messageOf, systemCodeOf } from "../castore-error.ts";
 import { createDigestHasher, type Digest, digestOf, digestOfBytes } from "../model/digest.ts";
 import { decodeDirectory } from "../model/directory-codec.ts";
 import { decodeBlobRow } from "./blob-row.ts";
@@ -192,7 +192,7 @@ class StoreCheck {
     try {
       renameSync(from, to);
     } catch (error) {
-      if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+      if (systemCodeOf(error) !== "ENOENT") throw error;
     }
   }
 

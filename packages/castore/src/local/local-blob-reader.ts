@@ -1,5 +1,5 @@
 import { closeSync, fstatSync, openSync, read, readSync } from "node:fs";
-import { CastoreError } from "../castore-error.ts";
+import { CastoreError, systemCodeOf } from "../castore-error.ts";
 import { createDigestHasher, type Digest, digestOf } from "../model/digest.ts";
 import type { BlobReader } from "../services/blob-service.ts";
 import { createBytesReader } from "../services/memory-blob-service.ts";
@@ -82,7 +82,7 @@ function checkDigest({ path, digest, onDamage }: BlobFile, found: Digest): void 
 }
 
 function openError(path: string, digest: Digest, cause: unknown): unknown {
-  if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") {
+  if (systemCodeOf(cause) === "ENOENT") {
     return new CastoreError("CORRUPT", `blob ${digest}: ${path} is missing`, { cause });
   }
   return storeError(`blob ${digest}`, cause);

@@ -1,6 +1,6 @@
 import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { CastoreError } from "../castore-error.ts";
+import { CastoreError, systemCodeOf } from "../castore-error.ts";
 import { syncPath } from "../files/sync.ts";
 import { DIGEST_BYTES, type Digest } from "../model/digest.ts";
 import { storeError } from "./store-error.ts";
@@ -61,7 +61,7 @@ async function readFormat(layout: StoreLayout): Promise<string | undefined> {
   try {
     return await readFile(join(layout.path, "format"), "latin1");
   } catch (cause) {
-    const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+    const code = systemCodeOf(cause);
     if (code === "ENOENT") return undefined;
     if (code === "ENOTDIR") {
       throw new CastoreError("INVALID", `store ${layout.path}: not a directory`, { cause });

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { CastoreError } from "../castore-error.ts";
+import { CastoreError, systemCodeOf } from "../castore-error.ts";
 import type { AwsCredentials } from "./aws-signature.ts";
 
 /** What AWS's files and environment say. */
@@ -54,7 +54,7 @@ export function credentialsOf(
 /** The sections of an INI file by name; none where the file is missing. */
 async function readSections(path: string): Promise<Map<string, Map<string, string>>> {
   const text = await readFile(path, "utf8").catch((error: unknown) => {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return "";
+    if (systemCodeOf(error) === "ENOENT") return "";
     throw new CastoreError("INVALID", `AWS file ${path}: cannot be read`, { cause: error });
   });
   const sections = new Map<string, Map<string, string>>();

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { type FileHandle, link, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { CastoreError, type CastoreErrorCode } from "../castore-error.ts";
+import { CastoreError, type CastoreErrorCode, systemCodeOf } from "../castore-error.ts";
 import { makeDirectories } from "../files/make-directories.ts";
 import { createGroupSync } from "../files/sync.ts";
 import { clipRange } from "../streams/byte-range.ts";
@@ -109,7 +109,7 @@ class Files implements FileObjectStore {
         await this.#groupSync.sync(dirname(path));
         return true;
       } catch (error) {
-        if (publish === link && codeOf(error) === "EEXIST") return false;
+        if (publish === link && systemCodeOf(error) === "EEXIST") return false;
         throw error;
       } finally {
         await rm(temporary, { force: true });
@@ -215,7 +215,7 @@ async function faults<T>(name: string, run: () => Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (error) {
-    const code = codeOf(error);
+    const code = systemCodeOf(error);
     if (code === undefined || error instanceof CastoreError) throw error;
     const message = `${name}: ${error instanceof Error ? error.message : code}`;
     throw new CastoreError(CODE_OF_ERRNO[code] ?? "UNAVAILABLE", message, { cause: error });
@@ -223,11 +223,6 @@ async function faults<T>(name: string, run: () => Promise<T>): Promise<T> {
 }
 
 function isAbsence(error: unknown): boolean {
-  const code = codeOf(error);
+  const code = systemCodeOf(error);
   return code === "ENOENT" || code === "ENOTDIR" || code === "EISDIR";
-}
-
-function codeOf(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !("code" in error)) return undefined;
-  return typeof error.code === "string" ? error.code : undefined;
 }

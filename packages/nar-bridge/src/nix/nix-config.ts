@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { CastoreError } from "@castore/castore";
+import { CastoreError, systemCodeOf } from "@castore/castore";
 
 /** What the configuration of an installed Nix says of substituters. */
 export interface NixConfig {
@@ -127,7 +127,7 @@ async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, "utf8");
   } catch (cause) {
-    const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+    const code = systemCodeOf(cause);
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
     throw new CastoreError("DENIED", `${path}: cannot be read`, { cause });
   }

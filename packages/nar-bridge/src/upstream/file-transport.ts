@@ -2,7 +2,7 @@ import { constants } from "node:fs";
 import { type FileHandle, open, realpath } from "node:fs/promises";
 import { sep } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type CallOptions, CastoreError } from "@castore/castore";
+import { type CallOptions, CastoreError, systemCodeOf } from "@castore/castore";
 import { displayUrl } from "./admission.ts";
 import type { HttpResponse } from "./http-response.ts";
 
@@ -72,7 +72,7 @@ async function openBelow(url: URL, base: URL): Promise<FileHandle | undefined> {
     return undefined;
   } catch (cause) {
     if (cause instanceof CastoreError) throw cause;
-    const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+    const code = systemCodeOf(cause);
     if (typeof code === "string" && ABSENT_CODES.includes(code)) return undefined;
     if (code === "EACCES") {
       throw new CastoreError("DENIED", `${displayUrl(url)}: permission denied`, { cause });
