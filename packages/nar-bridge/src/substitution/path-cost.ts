@@ -6,6 +6,7 @@ import {
   type StoreTable,
   type TransferCost,
 } from "@castore/castore";
+import { LRUCache } from "lru-cache";
 import type { StoreHash } from "../nix/store-path.ts";
 import type { NarWay, Offer, Price } from "./price-list.ts";
 
@@ -96,15 +97,27 @@ export class PathCostMeter {
   }
 }
 
+/** Paths whose cost is gathered at once. */
+const METERS_MAX = 8_192;
+
 /** What paths cost, as long as their roots are in the store: some hundred bytes for each. */
 export class PathCosts {
   readonly #table: StoreTable;
+  readonly #meters = new LRUCache<StoreHash, PathCostMeter>({ max: METERS_MAX });
 
   constructor(store: LocalStore) {
     this.#table = store.table(COST_TABLE);
   }
 
+  /** What gathers the cost of the path, until that is put. */
+  meterOf(storeHash: StoreHash): PathCostMeter {
+    const meter = this.#meters.get(storeHash) ?? new PathCostMeter();
+    this.#meters.set(storeHash, meter);
+    return meter;
+  }
+
   async put(storeHash: StoreHash, node: Node, cost: PathCost): Promise<void> {
+    this.#meters.delete(storeHash);
     const value = Buffer.from(JSON.stringify({ version: VERSION, ...cost }));
     await this.#table.put([{ key: storeHash, node, value }]);
   }

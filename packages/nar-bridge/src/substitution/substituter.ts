@@ -28,7 +28,7 @@ import { EarlyNars } from "./early-nars.ts";
 import { HoldBudget } from "./hold-budget.ts";
 import { type DeliveryLimits, deliverNar } from "./nar-delivery.ts";
 import { NarSources, type NarWaysOptions, type UpgradeMode } from "./nar-sources.ts";
-import { PathCostMeter, PathCosts } from "./path-cost.ts";
+import { PathCosts } from "./path-cost.ts";
 import { plainSizeOf } from "./plain-nar-source.ts";
 import type { NarWay } from "./price-list.ts";
 import { RecentPaths } from "./recent-paths.ts";
@@ -36,8 +36,8 @@ import type { ServedNar } from "./served-nar.ts";
 
 /** How long the narinfos of a closure that was asked for as a whole are remembered. */
 const CLOSURE_TTL_MS = 600_000;
-/** Paths whose cost is gathered at once. */
-const COSTS_MAX = 8_192;
+/** NARs that are remembered as damaged. */
+const DAMAGED_MAX = 8_192;
 
 export interface SubstituterOptions {
   readonly store: LocalStore;
@@ -73,12 +73,11 @@ export class Substituter implements AsyncDisposable {
   readonly #sources: NarSources;
   readonly #early: EarlyNars;
   readonly #costs: PathCosts;
-  readonly #meters = new LRUCache<StoreHash, PathCostMeter>({ max: COSTS_MAX });
   readonly #holding = new HoldBudget();
   /** What was proven and is being stored, by NAR hash. */
   readonly #storing = new Map<NarHash, Promise<void>>();
   /** NARs of which something in the store was seen to be damaged, until they are stored anew. */
-  readonly #damaged = new LRUCache<NarHash, true>({ max: COSTS_MAX });
+  readonly #damaged = new LRUCache<NarHash, true>({ max: DAMAGED_MAX });
   /** Tells of each NAR hash whose contents were stored. */
   readonly #stored = new EventEmitter().setMaxListeners(0);
 
@@ -88,7 +87,7 @@ export class Substituter implements AsyncDisposable {
     this.#sources = new NarSources({
       ...options,
       recent: this.#recent,
-      costOf: (storeHash) => this.#meterOf(storeHash),
+      costOf: (storeHash) => this.#costs.meterOf(storeHash),
       onProven: (found, way, stored) => this.#keep(found, way, stored),
     });
     this.#early = new EarlyNars({
@@ -239,7 +238,7 @@ export class Substituter implements AsyncDisposable {
       const way = found && (await castoreWays.for(found.upstream, options));
       if (found === undefined || way === undefined || !(await way.isUsable(options))) continue;
       try {
-        const cost = this.#meterOf(storeHash).metadata;
+        const cost = this.#costs.meterOf(storeHash).metadata;
         // A cache that names NARs by their contents does so for all: its URLs need no question.
         const isSnix = parseSnixNarUrl(found.narInfo.url) !== undefined;
         const asked = { ...options, cost, summaries: this.#options.upgrade !== "require" };
@@ -293,7 +292,7 @@ export class Substituter implements AsyncDisposable {
 
   /** A path whose NAR is in the store under another name. */
   async #putSame(found: FoundNarInfo, root: Node): Promise<PathInfo> {
-    this.#meterOf(storePathHash(found.narInfo.storePath)).because("its NAR was in the store");
+    this.#costs.meterOf(storePathHash(found.narInfo.storePath)).because("its NAR was in the store");
     return await this.#putProven(found, pathInfoOf(found.narInfo, root), "local");
   }
 
@@ -316,16 +315,9 @@ export class Substituter implements AsyncDisposable {
     const storeHash = storePathHash(narInfo.storePath);
     const fileSize = narInfo.url === "" ? undefined : plainSizeOf(narInfo);
     const of = { upstream: upstream.url.href, narSize, fileSize };
-    const cost = this.#meterOf(storeHash).result(way, of);
-    this.#meters.delete(storeHash);
+    const cost = this.#costs.meterOf(storeHash).result(way, of);
     this.#options.metrics.spent(way, cost);
     await this.#costs.put(storeHash, root, cost);
-  }
-
-  #meterOf(storeHash: StoreHash): PathCostMeter {
-    const meter = this.#meters.get(storeHash) ?? new PathCostMeter();
-    this.#meters.set(storeHash, meter);
-    return meter;
   }
 
   /** The upstream that has a trusted narinfo of the path, asked or remembered. */
