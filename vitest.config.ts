@@ -1,5 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import type { TestCase } from "vitest/node";
 
 const root = fileURLToPath(new URL(".", import.meta.url));
 
@@ -13,6 +14,17 @@ const runWhatShips = {
     const match = /^(.*\/packages\/[^/]+)\/src\/(.*)\.ts$/.exec(path);
     if (match === null || !path.startsWith(root)) return undefined;
     return `${match[1]}/dist/${match[2]}.js`;
+  },
+};
+
+/** Says why a test failed that passed when it was tried again: vitest's own reporters do not. */
+const tellFirstTries = {
+  onTestCaseResult(test: TestCase): void {
+    if (test.diagnostic()?.flaky !== true) return;
+    for (const { stack, message, diff = "" } of test.result().errors ?? []) {
+      console.error(`failed at first: ${test.module.relativeModuleId} > ${test.fullName}`);
+      console.error(`${stack ?? message}\n${diff}`);
+    }
   },
 };
 
@@ -34,7 +46,7 @@ export default defineConfig({
     // A shared machine may stall for seconds: what fails once is shown, what fails twice is wrong.
     // A machine that does not boot is never tried again.
     retry: process.env.CI === undefined || isMachines ? 0 : 1,
-    reporters: ["default", "json"],
+    reporters: ["default", "json", tellFirstTries],
     outputFile: { json: ".cache/test-report.json" },
   },
 });
