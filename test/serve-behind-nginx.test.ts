@@ -6,8 +6,9 @@ import { type AddressInfo, connect as connectTcp, createServer as createTcpServe
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CastoreProcess, runCastore, startCastore } from "./support/castore-process.ts";
-import { freePort, type Nginx, startNginx } from "./support/nginx.ts";
+import { type Nginx, startNginx } from "./support/nginx.ts";
 import { createNixWorld, type NixWorld } from "./support/nix-world.ts";
+import { freePort } from "./support/ports.ts";
 import { operationsBlock } from "./support/static-host.ts";
 import { createThrowAwayCertificate } from "./support/throw-away-certificate.ts";
 

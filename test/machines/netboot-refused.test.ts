@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { startFickleProxy } from "../support/fickle-proxy.ts";
 import { createNetbootSite, machineStatus } from "../support/netboot-site.ts";
-import { freePort } from "../support/nginx.ts";
 import { createNixWorld } from "../support/nix-world.ts";
+import { freePort } from "../support/ports.ts";
 import {
   GATEWAY,
   MACHINE_COMMAND_LINE,

@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { accepts, freePort } from "./ports.ts";
 
 export interface NginxOptions {
   /** What `location /` serves. */
@@ -94,28 +94,4 @@ function readLine(text: string) {
   return text === ""
     ? []
     : [{ line: line.join(" "), status: Number(status), bytes: Number(bytes) }];
-}
-
-/** Free now; nginx cannot be given port 0. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no free port");
-  return address.port;
-}
-
-async function accepts(port: number): Promise<boolean> {
-  const socket = connect(port, "127.0.0.1");
-  try {
-    await once(socket, "connect");
-    return true;
-  } catch {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-    return false;
-  } finally {
-    socket.destroy();
-  }
 }

@@ -4,7 +4,7 @@ import { createWriteStream, existsSync, mkdirSync, readdirSync } from "node:fs";
 import { get } from "node:http";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { freePort } from "./nginx.ts";
+import { freePort } from "./ports.ts";
 import { repositoryRoot } from "./repository-root.ts";
 
 export interface MachineOptions {
