@@ -143,6 +143,7 @@ export {
 export { DIRECTORY_BYTES_MAX, decodeDirectory, encodeDirectory } from "./model/directory-codec.ts";
 export { decodeDirectoryLenient, decodeEntryLenient } from "./model/directory-lenient.ts";
 export { decodeDirectoryStream, encodeDirectoryStream } from "./model/directory-stream.ts";
+export { type EntryPlace, EntryReader } from "./model/entry-reader.ts";
 export {
   type DirectoryNode,
   type FileNode,
@@ -244,7 +245,7 @@ export type {
 } from "./services/blob-service.ts";
 export type { ChunkIndex } from "./services/chunk-index.ts";
 export type { DirectContent, DirectContentModule, DirectRange } from "./services/direct-content.ts";
-export type { DirectoryService } from "./services/directory-service.ts";
+export type { DirectDirectoryService, DirectoryService } from "./services/directory-service.ts";
 export {
   createBytesReader,
   createMemoryBlobService,

@@ -4,7 +4,13 @@ import protobuf from "protobufjs";
 import { describe, expect, test } from "vitest";
 import { CastoreError, isCastoreError } from "../src/castore-error.ts";
 import { byteStringOf, byteStringOfText } from "../src/model/byte-string.ts";
-import { type Digest, digestOf, formatDigestText, parseDigest } from "../src/model/digest.ts";
+import {
+  type Digest,
+  digestOf,
+  digestOfBytes,
+  formatDigestText,
+  parseDigest,
+} from "../src/model/digest.ts";
 import { Directory, directoryOf, type Entry } from "../src/model/directory.ts";
 import {
   DIRECTORY_BYTES_MAX,
@@ -12,6 +18,7 @@ import {
   encodeDirectory,
 } from "../src/model/directory-codec.ts";
 import { decodeDirectoryLenient } from "../src/model/directory-lenient.ts";
+import { EntryReader } from "../src/model/entry-reader.ts";
 import type { Node } from "../src/model/node.ts";
 import {
   decodeNode,
@@ -239,6 +246,52 @@ describe("directories and nodes have one encoding, and nothing else is accepted"
     };
     fc.assert(fc.property(directory, run), { numRuns: 100 });
   });
+});
+
+/** What an entry reader says, as a directory. */
+function readEntries(bytes: Uint8Array): Directory {
+  const reader = new EntryReader(bytes);
+  const entries: Entry[] = [];
+  for (let entry = reader.next(); entry !== undefined; entry = reader.next()) {
+    const { type, size, executable } = entry;
+    const value = bytes.subarray(entry.valueStart, entry.valueEnd);
+    const name = parsePathComponent(bytes.subarray(entry.nameStart, entry.nameEnd));
+    if (type === "symlink") {
+      entries.push({ name, node: { type, target: parseSymlinkTarget(value) } });
+    } else {
+      const digest = digestOfBytes(value);
+      const pointer = { digest, size };
+      entries.push({
+        name,
+        node: type === "directory" ? { type, ...pointer } : { type, ...pointer, executable },
+      });
+    }
+  }
+  expect(entries.length).toBe(reader.count);
+  return Directory.ofSorted(entries);
+}
+
+test("an entry reader gives the entries of an encoding, in order", () => {
+  const run = (value: Directory): void => {
+    expect(readEntries(encodeDirectory(value))).toEqual(value);
+  };
+  fc.assert(fc.property(directory, run), { numRuns: 300 });
+});
+
+test("an entry reader stays within bytes that are cut short", () => {
+  const run = (value: Directory, part: number): void => {
+    const bytes = encodeDirectory(value);
+    if (bytes.length === 0) return;
+    const cut = bytes.subarray(0, Math.floor(part * bytes.length));
+    try {
+      const { entries } = readEntries(cut);
+      expect(value.entries).toEqual(expect.arrayContaining([...entries]));
+    } catch (error) {
+      expect(isCastoreError(error, "CORRUPT")).toBe(true);
+    }
+  };
+  const part = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
+  fc.assert(fc.property(directory, part, run), { numRuns: 300 });
 });
 
 test("a directory over the limit is refused before it is read", () => {

@@ -1,9 +1,6 @@
 import { fstatSync, ftruncateSync, readSync, writeSync } from "node:fs";
 import {
-  type Directory,
-  decodeDirectory,
   decodeNode,
-  encodeDirectory,
   encodeNode,
   type PathComponent,
   parsePathComponent,
@@ -79,9 +76,9 @@ export class InodeJournal implements InodeChanges {
     this.#append(KIND.HELD, idBytes(id));
   }
 
-  entries(id: number, directory: Directory | undefined): void {
-    if (directory === undefined) this.#append(KIND.TWIN, idBytes(id));
-    else this.#append(KIND.ENTRIES, idBytes(id), encodeDirectory(directory));
+  entries(id: number, encoded: Uint8Array | undefined): void {
+    if (encoded === undefined) this.#append(KIND.TWIN, idBytes(id));
+    else this.#append(KIND.ENTRIES, idBytes(id), encoded);
   }
 
   #append(kind: number, ...parts: readonly Uint8Array[]): void {
@@ -119,8 +116,7 @@ function apply(table: InodeWriter, kind: number | undefined, body: Buffer): void
   } else if (kind === KIND.HELD) {
     table.markHeld(body.readUInt32LE());
   } else if (kind === KIND.ENTRIES) {
-    const limit = Number.POSITIVE_INFINITY;
-    table.populate(body.readUInt32LE(), decodeDirectory(body.subarray(4), limit));
+    table.populate(body.readUInt32LE(), body.subarray(4));
   } else {
     table.populate(body.readUInt32LE(), undefined);
   }

@@ -1,7 +1,8 @@
 import {
   byteStringOf,
   CastoreError,
-  type Directory,
+  type EntryPlace,
+  EntryReader,
   type Node,
   nodesEqual,
   type PathComponent,
@@ -29,8 +30,8 @@ export interface InodeChanges {
   root(name: PathComponent, root: RootNode): void;
   gone(name: PathComponent): void;
   held(id: number): void;
-  /** `directory` is undefined where another position has the same one. */
-  entries(id: number, directory: Directory | undefined): void;
+  /** `encoded` is undefined where another position has the same directory. */
+  entries(id: number, encoded: Uint8Array | undefined): void;
 }
 
 /**
@@ -136,10 +137,11 @@ export class InodeWriter extends InodeTable {
   }
 
   /**
-   * Gives the inode `id` its children: those of `directory`, or, where that is undefined, of the
-   * position that `knows` found. Does nothing where it has them.
+   * Gives the inode `id` its children: those of the directory with this encoding, which must have
+   * been checked, or, where that is undefined, of the position that `knows` found. Does nothing
+   * where it has them.
    */
-  populate(id: number, directory: Directory | undefined): void {
+  populate(id: number, encoded: Uint8Array | undefined): void {
     if (this.isPopulated(id)) return;
     const digest = this.digestOf(id);
     const twin = this.#populated.get(digest);
@@ -151,15 +153,15 @@ export class InodeWriter extends InodeTable {
       count = this.childCountOf(twin);
       first = this.#allocate(count);
       this.#copyChildren(this.firstChildOf(twin), { first, count, parent: id, bits });
-    } else if (directory !== undefined) {
-      this.changes?.entries(id, directory);
-      count = directory.entries.length;
+    } else if (encoded !== undefined) {
+      this.changes?.entries(id, encoded);
+      const reader = new EntryReader(encoded);
+      count = reader.count;
       first = this.#allocate(count);
       for (let i = 0; i < count; i++) {
-        const entry = directory.entries[i];
+        const entry = reader.next();
         if (entry === undefined) break;
-        this.#writeName(first + i, this.#storeText(entry.name), entry.name.length);
-        this.#writeNode(first + i, id, entry.node, bits);
+        this.#writeEntry(first + i, id, { encoded, entry, bits });
       }
       this.#populated.set(digest, id);
     } else {
@@ -188,6 +190,24 @@ export class InodeWriter extends InodeTable {
       this.words[at + L.STATE] = type | bits;
       if (type === TYPE.DIRECTORY) this.words.fill(0, at + L.FIRST, at + L.FIRST + 2);
     }
+  }
+
+  #writeEntry(id: number, parent: number, { encoded, entry, bits }: EncodedEntry): void {
+    const at = id * L.WORDS;
+    const { nameStart, nameEnd, valueStart, valueEnd, type } = entry;
+    this.words[at + L.PARENT] = parent;
+    this.words[at + L.NAME] = this.#storePart(encoded, nameStart, nameEnd);
+    this.words[at + L.NAME + 1] = nameEnd - nameStart;
+    if (type === "symlink") {
+      this.words[at + L.FIRST] = this.#storePart(encoded, valueStart, valueEnd);
+      this.words[at + L.FIRST + 1] = valueEnd - valueStart;
+      this.sizes[at / 2 + L.SIZE] = valueEnd - valueStart;
+    } else {
+      this.sizes[at / 2 + L.SIZE] = entry.size;
+      const digest = (at + L.DIGEST) * 4;
+      for (let i = 0; i < 32; i++) this.digests[digest + i] = encoded[valueStart + i] ?? 0;
+    }
+    Atomics.store(this.words, at + L.STATE, typeOfNode(entry) | bits);
   }
 
   #writeNode(id: number, parent: number, node: Node, bits: number): void {
@@ -244,8 +264,13 @@ export class InodeWriter extends InodeTable {
   }
 
   #storeBytes(bytes: Uint8Array): number {
-    const start = this.#reserveNames(bytes.length);
-    this.names.set(bytes, start);
+    return this.#storePart(bytes, 0, bytes.length);
+  }
+
+  #storePart(bytes: Uint8Array, from: number, end: number): number {
+    const start = this.#reserveNames(end - from);
+    // A plain loop: a view of it costs more than most names.
+    for (let i = from; i < end; i++) this.names[start + i - from] = bytes[i] ?? 0;
     return start;
   }
 
@@ -272,7 +297,13 @@ function grow(memory: SharedArrayBuffer, bytes: number): void {
   memory.grow(Math.min(rounded, memory.maxByteLength));
 }
 
-function typeOfNode(node: Node): number {
+interface EncodedEntry {
+  readonly encoded: Uint8Array;
+  readonly entry: EntryPlace;
+  readonly bits: number;
+}
+
+function typeOfNode(node: Node | EntryPlace): number {
   if (node.type === "directory") return TYPE.DIRECTORY;
   if (node.type === "symlink") return TYPE.SYMLINK;
   return node.executable ? TYPE.EXECUTABLE : TYPE.FILE;

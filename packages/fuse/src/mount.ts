@@ -2,7 +2,6 @@ import { resolve } from "node:path";
 import type {
   BlobService,
   DirectContentModule,
-  DirectoryService,
   Node,
   PathComponent,
   RootNodes,
@@ -13,12 +12,14 @@ import { InodeWriter } from "./inode-writer.ts";
 import { MountServer, type RequestKind } from "./mount-server.ts";
 import { mountFuse, type UnmountOptions, unmountFuse } from "./mountpoint.ts";
 import { type InheritedMount, reportAlive } from "./supervisor.ts";
+import type { Directories } from "./tree-loader.ts";
 
 export interface MountOptions {
   /** A directory; empty unless `over`. */
   readonly mountpoint: string;
   readonly roots: RootNodes;
-  readonly directories: DirectoryService;
+  /** Those of a local store are taken in without waiting. */
+  readonly directories: Directories;
   /** Must verify what it yields. May fetch what it opens. */
   readonly blobs: Pick<BlobService, "open">;
   /**

@@ -2,10 +2,12 @@ import { setImmediate } from "node:timers/promises";
 import {
   CastoreError,
   type Digest,
+  type DirectDirectoryService,
   type Directory,
   type DirectoryService,
   directoryOf,
   EMPTY_DIGEST,
+  encodeDirectory,
   type PathComponent,
   parseDigest,
   type RootNodes,
@@ -16,11 +18,14 @@ import type { InodeWriter } from "./inode-writer.ts";
 /** Up to so many entries below a root, all its directories are loaded when the first one is. */
 const EAGER_ENTRIES_MAX = 200_000;
 /** Directories taken in before other work has its turn. */
-const DIRECTORIES_PER_TURN = 64;
+const DIRECTORIES_PER_TURN = 8;
+
+/** Directories, and those that are at hand without waiting, where there are such. */
+export type Directories = DirectoryService & Partial<Pick<DirectDirectoryService, "peek">>;
 
 export interface TreeLoaderOptions {
   readonly roots: RootNodes;
-  readonly directories: DirectoryService;
+  readonly directories: Directories;
   /** Ends everything that is under way. */
   readonly signal: AbortSignal;
 }
@@ -29,7 +34,7 @@ export interface TreeLoaderOptions {
 export class TreeLoader {
   readonly #table: InodeWriter;
   readonly #roots: RootNodes;
-  readonly #directories: DirectoryService;
+  readonly #directories: Directories;
   readonly #signal: AbortSignal;
   readonly #names = new Map<PathComponent, Promise<boolean>>();
   readonly #entries = new Map<Digest, Promise<Directory>>();
@@ -75,7 +80,7 @@ export class TreeLoader {
     if (!table.knows(digest)) await this.#closure(root)?.arrival(digest);
     if (table.isPopulated(id)) return;
     const directory = table.knows(digest) ? undefined : await this.#directory(digest);
-    table.populate(id, directory);
+    table.populate(id, directory && encodeDirectory(directory));
   }
 
   /** Keeps what the name `root` stands for from being collected. */
@@ -148,9 +153,10 @@ class ClosureFlight {
     return arrival;
   }
 
-  async run(directories: DirectoryService, signal: AbortSignal): Promise<void> {
+  async run(directories: Directories, signal: AbortSignal): Promise<void> {
     const root = parseDigest(this.#table.digestOf(this.#root));
     try {
+      if (directories.peek !== undefined && (await this.#takeIn(directories.peek, signal))) return;
       // The order is breadth first, each digest once: that tells which directory comes next.
       const order = new Set<Digest>([root]);
       const expected = order.values();
@@ -163,7 +169,7 @@ class ClosureFlight {
         for (const { node } of directory.entries) {
           if (node.type === "directory") order.add(node.digest);
         }
-        this.#arrived(digest, directory, last);
+        this.#arrived(digest, encodeDirectory(directory), last);
         if (++turn % DIRECTORIES_PER_TURN === 0) await setImmediate();
       }
     } finally {
@@ -175,18 +181,47 @@ class ClosureFlight {
     }
   }
 
-  #arrived(digest: Digest, directory: Directory, last: number): void {
+  /** Takes in what is at hand, breadth first; whether that is all. */
+  async #takeIn(peek: DirectDirectoryService["peek"], signal: AbortSignal): Promise<boolean> {
+    const table = this.#table;
+    const last = table.nextId + EAGER_ENTRIES_MAX;
+    const positions = [this.#root];
+    let turn = 0;
+    // The list grows as it is walked.
+    for (const id of positions) {
+      const digest = parseDigest(table.digestOf(id));
+      const encoded = table.knows(digest) ? undefined : peek(digest);
+      if (encoded === undefined && !table.knows(digest)) return false;
+      if (table.nextId > last) return true;
+      table.populate(id, encoded);
+      const first = table.firstChildOf(id);
+      for (let child = first; child < first + table.childCountOf(id); child++) {
+        if (table.typeOf(child) === TYPE.DIRECTORY) positions.push(child);
+      }
+      this.#tell(digest);
+      if (++turn % DIRECTORIES_PER_TURN !== 0) continue;
+      await setImmediate();
+      signal.throwIfAborted();
+    }
+    return true;
+  }
+
+  #arrived(digest: Digest, encoded: Uint8Array, last: number): void {
     const table = this.#table;
     const stack = this.#positions.get(digest) ?? [];
     this.#positions.delete(digest);
     for (let id = stack.pop(); id !== undefined; id = stack.pop()) {
       if (table.nextId > last) break;
-      table.populate(id, table.knows(table.digestOf(id)) ? undefined : directory);
+      table.populate(id, table.knows(table.digestOf(id)) ? undefined : encoded);
       const first = table.firstChildOf(id);
       for (let child = first + table.childCountOf(id) - 1; child >= first; child--) {
         if (table.typeOf(child) === TYPE.DIRECTORY) this.#place(child, stack);
       }
     }
+    this.#tell(digest);
+  }
+
+  #tell(digest: Digest): void {
     this.#waiting.get(digest)?.();
     this.#waiting.delete(digest);
   }

@@ -48,7 +48,7 @@ function fill(table: InodeWriter): void {
   const id = table.setRoot(a, { node, lazy: true, final: false });
   table.setRoot(b, { node, lazy: false, final: true });
   table.markHeld(id);
-  table.populate(id, inner);
+  table.populate(id, encodeDirectory(inner));
   table.populate(table.findRoot(b), undefined);
   table.setRoot(a, { node, lazy: false, final: true });
   table.removeRoot(b);
@@ -99,7 +99,7 @@ it("nothing is written for what changes nothing", () => {
   const a = pathComponentOfText("a");
   const id = table.setRoot(a, { node, lazy: false, final: true });
   table.markHeld(id);
-  table.populate(id, inner);
+  table.populate(id, encodeDirectory(inner));
   table.removeRoot(pathComponentOfText("absent"));
   expect(told).toEqual([]);
 });

@@ -72,7 +72,7 @@ it("every name of a large directory is found, and nothing else", () => {
   const name = pathComponentOfText("big");
   const id = writer.setRoot(name, { node: nodeOfDirectory(directory), lazy: false, final: true });
   expect(reader.isPopulated(id)).toBe(false);
-  writer.populate(id, directory);
+  writer.populate(id, encodeDirectory(directory));
   expect(reader.isPopulated(id)).toBe(true);
   for (const known of names) expect(reader.nameOf(reader.child(id, lookup(known)))).toBe(known);
   for (const absent of ["", "file", "file-1", "file-00", "zzz"]) {
@@ -90,8 +90,8 @@ it("one directory at two places has two sets of ids and one set of names", () =>
   const root = { node: nodeOfDirectory(inner), lazy: false, final: true };
   const a = writer.setRoot(pathComponentOfText("a"), root);
   const b = writer.setRoot(pathComponentOfText("b"), root);
-  writer.populate(a, inner);
-  writer.populate(writer.child(a, lookup("sub")), directoryOf([]));
+  writer.populate(a, encodeDirectory(inner));
+  writer.populate(writer.child(a, lookup("sub")), Buffer.alloc(0));
   expect(writer.knows(writer.digestOf(b))).toBe(true);
   writer.populate(b, undefined);
   const [first, second] = [writer.child(a, lookup("sub")), writer.child(b, lookup("sub"))];
@@ -114,7 +114,7 @@ it("a million inodes take less than 130 MB of shared memory", () => {
     const directory = directoryOf(entries);
     const name = pathComponentOfText(`root-${i}`);
     const root = { node: nodeOfDirectory(directory), lazy: false, final: true };
-    writer.populate(writer.setRoot(name, root), directory);
+    writer.populate(writer.setRoot(name, root), encodeDirectory(directory));
   }
   expect(writer.count).toBe(1 + 1000 * 1001);
   const { inodes, names, rootSlots, rootOrder } = writer.memory;

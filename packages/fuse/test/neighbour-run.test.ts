@@ -1,4 +1,10 @@
-import { digestOf, directoryOf, type Node, pathComponentOfText } from "@castore/castore";
+import {
+  digestOf,
+  directoryOf,
+  encodeDirectory,
+  type Node,
+  pathComponentOfText,
+} from "@castore/castore";
 import { expect, it } from "vitest";
 import { InodeWriter } from "../src/inode-writer.ts";
 import { NeighbourRun, type Run } from "../src/neighbour-run.ts";
@@ -16,7 +22,7 @@ function directoryWith(count: number) {
     const file = { type: "file", digest: digestOf(Buffer.from(`${i}`)), size: SIZE } as const;
     return { name, node: { ...file, executable: false } };
   });
-  table.populate(root, directoryOf(entries));
+  table.populate(root, encodeDirectory(directoryOf(entries)));
   const first = table.firstChildOf(root);
   return { table, ids: Array.from({ length: count }, (_, i) => first + i) };
 }
@@ -52,7 +58,7 @@ function treeWith(table: InodeWriter, name: string, [count, files]: readonly [nu
   };
   const fill = (id: number, entries: ReadonlyMap<string, Node>) => {
     const list = [...entries].map(([entry, node]) => ({ name: pathComponentOfText(entry), node }));
-    table.populate(id, directoryOf(list));
+    table.populate(id, encodeDirectory(directoryOf(list)));
     return table.firstChildOf(id);
   };
   const node = directory("", count);

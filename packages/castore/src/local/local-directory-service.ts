@@ -3,11 +3,11 @@ import { type Digest, digestBytes, digestOf } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { leavesToRoot, walkClosure } from "../model/directory-closure.ts";
 import { decodeDirectory } from "../model/directory-codec.ts";
-import type { DirectoryService } from "../services/directory-service.ts";
+import type { DirectDirectoryService } from "../services/directory-service.ts";
 import type { OpenStore } from "./open-store.ts";
 
 /** The directories of `store`. */
-export function createLocalDirectoryService(store: OpenStore): DirectoryService {
+export function createLocalDirectoryService(store: OpenStore): DirectDirectoryService {
   const get = async (digest: Digest): Promise<Directory | undefined> => {
     const directory = readDirectory(store, digest);
     return directory !== undefined && (await store.sees("directories", digest))
@@ -15,6 +15,10 @@ export function createLocalDirectoryService(store: OpenStore): DirectoryService 
       : undefined;
   };
   return {
+    peek(digest) {
+      const bytes = readEncoded(store, digest);
+      return store.isCondemned("directories", digestBytes(digest)) ? undefined : bytes;
+    },
     async get(digest, { signal } = {}) {
       signal?.throwIfAborted();
       return get(digest);
@@ -54,11 +58,14 @@ export function createLocalDirectoryService(store: OpenStore): DirectoryService 
 }
 
 function readDirectory(store: OpenStore, digest: Digest): Directory | undefined {
+  const bytes = readEncoded(store, digest);
+  return bytes && decodeDirectory(bytes, bytes.byteLength);
+}
+
+function readEncoded(store: OpenStore, digest: Digest): Uint8Array | undefined {
   const bytes = store.index.rows.directories.getBinary(digestBytes(digest));
   if (bytes === undefined) return undefined;
   const found = digestOf(bytes);
-  if (found !== digest) {
-    throw new CastoreError("CORRUPT", `directory ${digest}: the stored bytes have digest ${found}`);
-  }
-  return decodeDirectory(bytes, bytes.byteLength);
+  if (found === digest) return bytes;
+  throw new CastoreError("CORRUPT", `directory ${digest}: the stored bytes have digest ${found}`);
 }

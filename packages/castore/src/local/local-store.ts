@@ -2,7 +2,7 @@ import type { Digest } from "../model/digest.ts";
 import type { BlobAnalysis } from "../recipes/blob-analyzer.ts";
 import type { BlobService } from "../services/blob-service.ts";
 import type { ChunkIndex } from "../services/chunk-index.ts";
-import type { DirectoryService } from "../services/directory-service.ts";
+import type { DirectDirectoryService } from "../services/directory-service.ts";
 import type { PinStore } from "../services/pin-store.ts";
 import type { RootStore, StoreTable } from "../services/root-store.ts";
 import type { CallOptions } from "../streams/byte-source.ts";
@@ -35,7 +35,7 @@ export interface LocalStore extends AsyncDisposable {
   readonly path: string;
   /** `put` chunks and indexes what it stores; open readers verify nothing that was verified. */
   readonly blobs: BlobService;
-  readonly directories: DirectoryService;
+  readonly directories: DirectDirectoryService;
   readonly roots: RootStore;
   readonly chunks: ChunkIndex;
   /**

@@ -69,8 +69,13 @@ export class OpenStore {
   async sees(rows: ObjectRows, digest: Digest): Promise<boolean> {
     const key = digestBytes(digest);
     if (!this.index.rows[rows].doesExist(key)) return false;
-    if (this.readOnly || !this.index.rows.condemned.doesExist(condemnedKey(rows, key))) return true;
+    if (this.readOnly || !this.isCondemned(rows, key)) return true;
     return this.write({ type: "see", rows, digest: key });
+  }
+
+  /** Whether a collection takes the object unless somebody sees it first. */
+  isCondemned(rows: ObjectRows, key: Uint8Array): boolean {
+    return this.index.rows.condemned.doesExist(condemnedKey(rows, key));
   }
 
   /** Keeps the file of a deleted blob from being removed, as it is about to be replaced. */

@@ -27,3 +27,12 @@ export interface DirectoryService {
     options?: CallOptions,
   ): Promise<Digest>;
 }
+
+/** One whose directories are at hand, as a rule. */
+export interface DirectDirectoryService extends DirectoryService {
+  /**
+   * The canonical encoding of a directory, verified; undefined where `get` is to be asked. Of one
+   * that nothing holds it may be gone at the next look.
+   */
+  peek(digest: Digest): Uint8Array | undefined;
+}
