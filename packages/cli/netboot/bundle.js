@@ -12,6 +12,7 @@ const built = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
 const MAIN = { "machine-client": built("cli/dist/netboot/machine-client.js") };
 const THREADS = {
   "session-worker": built("fuse/dist/session-worker.js"),
+  "page-worker": built("fuse/dist/page-worker.js"),
   "store-writer-thread": built("castore/dist/local/store-writer-thread.js"),
   "store-task-thread": built("castore/dist/local/store-task-thread.js"),
   "local-direct-content": built("castore/dist/local/local-direct-content.js"),

@@ -1,4 +1,4 @@
-import type { DirectContent } from "@castore/castore";
+import type { DirectContent, DirectContentModule } from "@castore/castore";
 import type { InodeTable } from "./inode-table.ts";
 
 /** Bytes [start, end) of file `id`. */
@@ -15,6 +15,16 @@ export interface ContentSource {
   /** A descriptor of a plain file with the content of file `id`, good until the next call. */
   descriptor(id: number): number | undefined;
   close(): void;
+}
+
+/** The files of a table whose blobs are in `content`, opened in this thread. */
+export async function openContents(
+  table: InodeTable,
+  content: DirectContentModule | undefined,
+): Promise<ContentSource> {
+  if (content === undefined) return NO_CONTENT;
+  const { openDirectContent } = await import(content.module);
+  return createContentSource(table, openDirectContent(content.argument));
 }
 
 /** The files of a table whose blobs are in `content`. */

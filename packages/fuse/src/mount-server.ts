@@ -9,6 +9,7 @@ import { MissServer } from "./miss-server.ts";
 import type { MountOptions } from "./mount.ts";
 import type { FuseMount } from "./mountpoint.ts";
 import { Notifier } from "./notifier.ts";
+import { PageFiller } from "./page-filler.ts";
 import { prefetchTrace } from "./prefetcher.ts";
 import { OPCODE, REQUEST_COUNTERS } from "./protocol.ts";
 import { Reply } from "./reply.ts";
@@ -27,6 +28,7 @@ export class MountServer {
   readonly #notifier: Notifier;
   readonly #misses: MissServer;
   readonly #recorder: TraceRecorder | undefined;
+  readonly #pages: PageFiller | undefined;
   readonly #counters = new Uint32Array(new SharedArrayBuffer(REQUEST_COUNTERS * 4));
   /** Ends all that is under way. */
   readonly #end = new AbortController();
@@ -52,12 +54,16 @@ export class MountServer {
       log,
     });
     if (options.trace !== undefined) this.#recorder = new TraceRecorder(options.trace, table, log);
+    const { memory } = table;
+    const { content } = options;
+    if (content !== undefined) this.#pages = new PageFiller({ descriptor, memory, content });
     const worker = startWorker({
       descriptor,
-      memory: table.memory,
+      memory,
       options: answerOptions,
-      content: options.content,
+      content,
       counters: this.#counters.buffer,
+      stretches: this.#pages?.stretches,
       trace: options.trace !== undefined,
       succession: options.inherited && {
         journal: options.inherited.journal,
@@ -103,6 +109,7 @@ export class MountServer {
         else if (message.type === "interrupt") this.#misses.interrupt(message.low, message.high);
         else if (message.type === "touch") this.#recorder?.touch(message);
         else if (message.type === "read") contents.wasRead(message.id);
+        else if (message.type === "stretches") this.#pages?.start();
         else if (message.ok) resolve();
         else reject(new CastoreError("UNSUPPORTED", "mount: this kernel is older than 5.4"));
       });
@@ -115,6 +122,7 @@ export class MountServer {
     this.#misses.close();
     this.#end.abort(new CastoreError("CLOSED", "mount: unmounted"));
     await this.#notifier.idle();
+    await this.#pages?.close();
     await this.#recorder?.close();
   }
 }

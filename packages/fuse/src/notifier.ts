@@ -74,7 +74,22 @@ export function encodeResend(): Buffer {
   return message;
 }
 
-function writeHeader(message: Buffer, code: number): void {
-  message.writeUInt32LE(message.length, 0);
+/** Bytes of FUSE_NOTIFY_STORE before those of the file. */
+export const STORE_HEADER_BYTES = HEADER_BYTES + 24;
+
+/**
+ * Writes the header of a FUSE_NOTIFY_STORE of a whole file of `size` bytes, which stand behind it:
+ * into the kernel's page cache. The length of the message.
+ */
+export function writeStoreHeader(message: Buffer, id: number, size: number): number {
+  message.fill(0, 0, STORE_HEADER_BYTES);
+  writeHeader(message, NOTIFY.STORE, STORE_HEADER_BYTES + size);
+  message.writeUInt32LE(id, HEADER_BYTES);
+  message.writeUInt32LE(size, HEADER_BYTES + 16);
+  return STORE_HEADER_BYTES + size;
+}
+
+function writeHeader(message: Buffer, code: number, length = message.length): void {
+  message.writeUInt32LE(length, 0);
   message.writeInt32LE(code, 4);
 }

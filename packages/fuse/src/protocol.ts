@@ -67,6 +67,7 @@ export const OPEN_FLAG = {
 export const NOTIFY = {
   INVAL_INODE: 2,
   INVAL_ENTRY: 3,
+  STORE: 4,
   RESEND: 7,
 } as const;
 

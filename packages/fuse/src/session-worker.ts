@@ -2,13 +2,15 @@ import { readSync, writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import type { DirectContentModule } from "@castore/castore";
 import { type AnswerOptions, Answers, NO_ANSWER, readRange } from "./answers.ts";
-import { type ContentSource, createContentSource, NO_CONTENT } from "./content-source.ts";
+import { openContents } from "./content-source.ts";
 import { recordOpened } from "./inode-journal.ts";
 import { type InodeMemory, InodeTable } from "./inode-table.ts";
 import { createPassthrough, type OpenedFiles } from "./passthrough.ts";
 import { OPCODE, ROOT_ID } from "./protocol.ts";
+import { ReadingOrder } from "./reading-order.ts";
 import { Reply } from "./reply.ts";
 import { Request } from "./request.ts";
+import { StretchQueue } from "./stretch-queue.ts";
 
 /** What the thread is started with. */
 export interface SessionWorkerData {
@@ -18,6 +20,8 @@ export interface SessionWorkerData {
   readonly content: DirectContentModule | undefined;
   /** REQUEST_COUNTERS numbers of 32 bits: how many requests came, by opcode. */
   readonly counters: SharedArrayBuffer;
+  /** Of a StretchQueue: where to tell which files will be read next, and are at hand. */
+  readonly stretches: SharedArrayBuffer | undefined;
   /** Whether to tell what is touched. */
   readonly trace: boolean;
   /** Where another server may follow: the journal, and how this one's files were opened before. */
@@ -36,6 +40,8 @@ export type SessionMessage =
   | { readonly type: "touch"; readonly id: number; readonly start: number; readonly end: number }
   /** A file is read of which that is awaited. */
   | { readonly type: "read"; readonly id: number }
+  /** Somebody reads in order: there is a stretch in the queue, the first one. */
+  | { readonly type: "stretches" }
   /** INIT was answered, well or not. */
   | { readonly type: "started"; readonly ok: boolean };
 
@@ -60,6 +66,8 @@ async function serve(data: SessionWorkerData): Promise<void> {
   const answers = new Answers(reply, table, { contents, options, passthrough });
   const request = new Request();
   const touches = data.trace ? new Touches(table) : undefined;
+  // What the kernel has it does not ask for, and a trace shows what is asked for.
+  const ahead = data.trace || !data.stretches ? undefined : new Ahead(table, data.stretches);
   for (;;) {
     const length = readRequest(descriptor, request.buffer);
     if (length < 0) break;
@@ -71,12 +79,15 @@ async function serve(data: SessionWorkerData): Promise<void> {
       continue;
     }
     touches?.note(request);
-    if (opcode === OPCODE.READ && table.isAwaited(request.nodeId)) {
-      post({ type: "read", id: request.nodeId });
+    if (opcode === OPCODE.READ) {
+      ahead?.reach(request.nodeId);
+      if (table.isAwaited(request.nodeId)) post({ type: "read", id: request.nodeId });
     }
     const result = answers.answer(request);
-    if (result > 0) writeReply(descriptor, reply.buffer, result);
-    else if (result !== NO_ANSWER.NONE) post({ type: "miss", request: request.copy() });
+    if (result > 0) {
+      writeReply(descriptor, reply.buffer, result);
+      if (opcode === OPCODE.READ && request.readOffset === 0) ahead?.wasRead(request.nodeId);
+    } else if (result !== NO_ANSWER.NONE) post({ type: "miss", request: request.copy() });
     if (opcode === OPCODE.INIT) post({ type: "started", ok: !reply.failed });
   }
   contents.close();
@@ -88,13 +99,30 @@ function openedFiles({ succession }: SessionWorkerData): OpenedFiles | undefined
   return { before, note: (id, backing) => recordOpened(journal, id, backing) };
 }
 
-async function openContents(
-  table: InodeTable,
-  content: DirectContentModule | undefined,
-): Promise<ContentSource> {
-  if (content === undefined) return NO_CONTENT;
-  const { openDirectContent } = await import(content.module);
-  return createContentSource(table, openDirectContent(content.argument));
+/** Tells which files at hand will be read next, from the first one that somebody reads in order. */
+class Ahead {
+  readonly #order: ReadingOrder;
+  readonly #queue: StretchQueue;
+  #told = false;
+
+  constructor(table: InodeTable, stretches: SharedArrayBuffer) {
+    this.#order = new ReadingOrder(table);
+    this.#queue = new StretchQueue(stretches);
+  }
+
+  /** A file is asked for. */
+  reach(id: number): void {
+    this.#queue.reach(id);
+  }
+
+  /** A file is read from its start, and the answer was sent. */
+  wasRead(id: number): void {
+    const stretch = this.#order.after(id);
+    if (stretch === undefined) return;
+    this.#queue.put(stretch);
+    if (!this.#told) post({ type: "stretches" });
+    this.#told = true;
+  }
 }
 
 /** Tells each directory that is listed, and each block of a file that is read, once. */

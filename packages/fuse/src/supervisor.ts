@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { closeSync, openSync, unlinkSync } from "node:fs";
+import { closeSync, openSync, readFileSync, unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { CastoreError } from "@castore/castore";
@@ -99,6 +99,8 @@ class Supervisor {
   #child: ChildProcess;
   #startedAt = 0;
   #aliveAt = 0;
+  /** How often in a row the server was seen dead, and not gone. */
+  #remains = 0;
   #isReady: () => void = () => {};
   #end: (error?: CastoreError) => void = () => {};
 
@@ -135,12 +137,14 @@ class Supervisor {
       stdio: ["ignore", "ignore", "inherit", descriptor, this.#journal, "ipc"],
     });
     this.#startedAt = performance.now();
+    this.#remains = 0;
     child.on("message", () => {
       this.#aliveAt = performance.now();
       this.#isReady();
     });
     child.once("error", (error) => this.#failed(`cannot be started: ${error.message}`));
     child.once("exit", (code, signal) => {
+      if (child !== this.#child) return;
       if (code === 0) this.#finish();
       else this.#failed(`ended with ${signal ?? code}`);
     });
@@ -149,7 +153,11 @@ class Supervisor {
 
   #look(timeoutMs: number): void {
     const now = performance.now();
-    if (now - this.#aliveAt > 2 * timeoutMs) this.#giveUp("no server answers");
+    // A thread of it may wait for a page until its successor answers a request for that: whoever is
+    // dead at two looks does not just wait to be asked how it ended.
+    this.#remains = isDead(this.pid) ? this.#remains + 1 : 0;
+    if (this.#remains > 1) this.#failed("was killed and cannot end");
+    else if (now - this.#aliveAt > 2 * timeoutMs) this.#giveUp("no server answers");
     else if (now - Math.max(this.#aliveAt, this.#startedAt) > timeoutMs) {
       this.#options.log?.(`server ${this.pid}: silent for ${timeoutMs / 1000} s, killed`);
       this.#startedAt = now;
@@ -183,6 +191,16 @@ class Supervisor {
     closeSync(this.#fuse.descriptor);
     closeSync(this.#journal);
     this.#end(error);
+  }
+}
+
+/** Whether a process's first thread has ended. */
+function isDead(pid: number): boolean {
+  try {
+    const status = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return status.slice(status.lastIndexOf(")") + 2).startsWith("Z");
+  } catch {
+    return false; // gone, or /proc is not there
   }
 }
 

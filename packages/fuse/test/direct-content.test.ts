@@ -5,6 +5,9 @@ import {
   createStaticRootNodes,
   digestBytes,
   digestOf,
+  directoryOf,
+  type Entry,
+  encodeDirectory,
   type LocalStore,
   localDirectContent,
   type Node,
@@ -86,6 +89,38 @@ describe("blobs that lie in a local store", () => {
     expect(m.mount.requests("READ")).toBeGreaterThan(0);
     expect(await output(`'${m.base}/mnt/program'`)).toBe("ran\n");
   });
+
+  it.each([false, true])(
+    "are in the page cache before they are read in order (%s)",
+    async (pass) => {
+      const names = Array.from({ length: 60 }, (_, index) => `g${String(index).padStart(2, "0")}`);
+      const other = createMemoryStore();
+      const entries: Entry[] = [];
+      for (const [index, entry] of names.entries()) {
+        const { digest, size } = await store.blobs.put([contentOf(1 + index * 150)]);
+        entries.push({
+          name: text(entry),
+          node: { type: "file", digest, size, executable: false },
+        });
+      }
+      const directory = directoryOf(entries);
+      await other.directories.putClosure([directory]);
+      const digest = digestOf(encodeDirectory(directory));
+      other.roots.set(text("d"), { node: { type: "directory", digest, size: directory.size } });
+      const options = { content: localDirectContent(store), passthrough: pass };
+      await using m = await mountTemporary({ ...other, blobs: noBlobs }, options);
+      const all = (from: number) => names.slice(from).map((name) => `'${m.base}/mnt/d/${name}'`);
+      await output(`ls -l '${m.base}/mnt/d'; cat ${all(0).slice(0, 3).join(" ")}`);
+      // All but the last one, which tells that somebody came so far.
+      await output(`for f in ${all(3).slice(0, -1).join(" ")}; do
+      until [ "$(fincore -nbo PAGES $f)" -gt 0 ]; do sleep 0.01; done; done`);
+      expect(m.mount.requests("READ")).toBe(3);
+      const wanted = Buffer.concat(names.map((_, index) => contentOf(1 + index * 150)));
+      expect((await output(`cat ${all(0).join(" ")}`)) === wanted.toString("latin1")).toBe(true);
+      expect(m.mount.requests("READ")).toBe(4);
+      expect(m.log).toEqual([]);
+    },
+  );
 
   it("are read by the kernel itself with passthrough, the large ones", async () => {
     await using m = await mounted({ passthrough: true });

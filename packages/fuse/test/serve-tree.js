@@ -4,20 +4,22 @@
  * it dies of an exception. With "inherited" it serves a supervised mount; "gates" names files by
  * "name", "entries" and "content": that is answered only once the file is there, and FILE.asked is
  * made when it is asked for. "once" names a file: where it is there, another process was started
- * before, and this one fails.
+ * before, and this one fails. "direct" has the files of a tree at hand: all, but for `absent` before
+ * the file `until` is there.
  */
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import {
   createMemoryBlobService,
   createMemoryDirectoryService,
   createStaticRootNodes,
+  digestOf,
   pathComponentOfText,
 } from "@castore/castore";
 import { INHERITED_MOUNT, mountStore } from "../dist/index.js";
 import { storePath } from "./store-path.js";
 
-const { trees, gates = {}, once, ...options } = JSON.parse(process.argv[2]);
+const { trees, gates = {}, once, direct, ...options } = JSON.parse(process.argv[2]);
 if (once !== undefined) writeFileSync(once, "", { flag: "wx" });
 const store = {
   blobs: createMemoryBlobService(),
@@ -59,6 +61,17 @@ const gated = {
     },
   },
 };
+function filesAtHand({ tree, ...when }) {
+  const files = {};
+  for (const name of readdirSync(tree)) {
+    const path = `${tree}/${name}`;
+    if (statSync(path).isFile()) files[digestOf(readFileSync(path))] = path;
+  }
+  const module = new URL("files-at-hand.js", import.meta.url).href;
+  return { module, argument: JSON.stringify({ files, ...when }) };
+}
+
+if (direct !== undefined) options.content = filesAtHand(direct);
 if (options.inherited) options.inherited = { ...INHERITED_MOUNT, clone: options.clone };
 const mount = await mountStore({ ...gated, ...options, log: (line) => console.error(line) });
 process.stdin.on("data", (text) => {

@@ -20,6 +20,7 @@ interface Supervised extends AsyncDisposable {
 async function supervised(
   options: Readonly<Record<string, unknown>> = {},
   timeoutMs = 30_000,
+  direct?: { readonly absent: string; readonly until: string },
 ): Promise<Supervised> {
   const base = await temporaryDirectory();
   const at = `${base}/mnt`;
@@ -27,7 +28,9 @@ async function supervised(
   await output(`mkdir -p '${base}/tree/sub'; echo content >'${base}/tree/sub/file'
     for i in $(seq 100); do echo $i >'${base}/tree/'$i; done`);
   const log: string[] = [];
-  const settings = { mountpoint: at, trees: { t: `${base}/tree` }, inherited: true, ...options };
+  const tree = `${base}/tree`;
+  const atHand = direct && { direct: { ...direct, tree, absent: `${tree}/${direct.absent}` } };
+  const settings = { mountpoint: at, trees: { t: tree }, inherited: true, ...atHand, ...options };
   const mount = await superviseMount({
     mountpoint: at,
     command: [process.execPath, program, JSON.stringify({ listRoot: true, ...settings })],
@@ -107,6 +110,24 @@ describe("a supervised mount", () => {
     expect(String((await said)[0])).toBe(wanted);
   });
 
+  it("goes on when its server is killed while a thread of it waits for a page", async () => {
+    await using directory = await temporary();
+    const [gate, until] = [`${directory.path}/gate`, `${directory.path}/until`];
+    await using m = await supervised({ gates: { content: gate } }, 30_000, { absent: "20", until });
+    const server = m.mount.pid;
+    await output(`ls -l '${m.at}/t'`);
+    const reading = run(`cat '${m.at}/t/20'`);
+    await isAsked(gate);
+    // Who reads these is taken to go on to 20, whose page is locked until its READ is answered.
+    await writeFile(until, "");
+    expect(await output(`cd '${m.at}/t'; cat 1 10 100`)).toBe("1\n10\n100\n");
+    await output(`until cat /proc/${server}/task/*/stat | grep -q ') D '; do sleep 0.01; done`);
+    process.kill(server, "SIGKILL");
+    await writeFile(gate, "");
+    expect((await reading).stdout).toBe("20\n");
+    expect(m.log).toEqual([`server ${server}: was killed and cannot end`]);
+  });
+
   it("through a cloned descriptor, ends what the killed server had read, and goes on", async () => {
     await using directory = await temporary();
     const gate = `${directory.path}/gate`;
@@ -159,5 +180,61 @@ describe("a supervised mount", () => {
     await expect(m.mount.ended).rejects.toThrow(/given up, no server answers/);
     clearInterval(stop);
     expect((await reading).status).not.toBe(0);
+  });
+});
+
+const TIMEOUT_MS = 8_000;
+const WAITING = { content: "cat t/sub/file", entries: "ls t/sub", name: "stat t" };
+
+interface Harm {
+  /** Whether another server can be started. */
+  readonly succession: boolean;
+  readonly happens: (server: number, gate: string) => unknown;
+}
+
+/**
+ * How long programs wait, in ms, from when the server has their request: the longest of a READ, a
+ * listing and a LOOKUP, each on a mount of its own.
+ */
+async function longestWait({ succession, happens }: Harm): Promise<number> {
+  const waits = Object.entries(WAITING).map(async ([kind, command]) => {
+    await using directory = await temporary();
+    const gate = `${directory.path}/gate`;
+    const last = succession ? {} : { once: `${directory.path}/once` };
+    const options = { gates: { [kind]: gate }, timeoutMs: TIMEOUT_MS, ...last };
+    await using m = await supervised(options, TIMEOUT_MS);
+    const waiting = run(`cd '${m.at}'; exec ${command}`);
+    await isAsked(gate);
+    const since = performance.now();
+    await happens(m.mount.pid, gate);
+    await waiting;
+    const waited = performance.now() - since;
+    await writeFile(gate, "");
+    return waited;
+  });
+  return Math.max(...(await Promise.all(waits)));
+}
+
+describe("at the time limit and 5 s nobody waits on a mount", () => {
+  it.each<[string, Harm]>([
+    ["upstream is stalled", { succession: true, happens: () => {} }],
+    [
+      "server is stopped",
+      {
+        succession: true,
+        async happens(server, gate) {
+          process.kill(server, "SIGSTOP");
+          await writeFile(gate, "");
+        },
+      },
+    ],
+    [
+      "server is killed and has no successor",
+      { succession: false, happens: (server) => process.kill(server, "SIGKILL") },
+    ],
+  ])("whose %s", async (what, harm) => {
+    const waited = await longestWait(harm);
+    console.log(`${what}: ${(waited / 1000).toFixed(1)} s`);
+    expect(waited).toBeLessThan(TIMEOUT_MS + 5_000);
   });
 });
