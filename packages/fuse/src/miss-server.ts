@@ -4,9 +4,16 @@ import { type Answers, NO_ANSWER, readRange } from "./answers.ts";
 import type { ContentLoader } from "./content-loader.ts";
 import { errnoOf } from "./errno.ts";
 import type { InodeTable } from "./inode-table.ts";
-import { ERRNO } from "./protocol.ts";
+import { ERRNO, OPCODE } from "./protocol.ts";
 import { Request } from "./request.ts";
 import type { TreeLoader } from "./tree-loader.ts";
+
+/**
+ * A program's read of which the kernel's read-ahead failed makes the kernel ask for the same again,
+ * at once: that it does within so long, and what is not here by then is not waited for twice.
+ */
+const AGAIN_MS = 1_000;
+const AGAIN_LIMIT_MS = 100;
 
 export interface MissServerOptions {
   readonly descriptor: number;
@@ -27,6 +34,8 @@ export class MissServer {
   readonly #options: MissServerOptions;
   /** Ways to end the requests that wait, by number. */
   readonly #waiting = new Map<string, (errno: number) => void>();
+  /** Files of which a READ took too long just now. */
+  readonly #overdue = new Set<number>();
   #closed = false;
 
   constructor(options: MissServerOptions) {
@@ -44,6 +53,8 @@ export class MissServer {
     request.load(bytes);
     const key = requestKey(request.uniqueLow, request.uniqueHigh);
     const { answers, timeoutMs, log } = this.#options;
+    const { nodeId: id, opcode } = request;
+    const isAgain = opcode === OPCODE.READ && this.#overdue.has(id);
     const settle = () => {
       clearTimeout(timer);
       return this.#waiting.delete(key);
@@ -51,10 +62,17 @@ export class MissServer {
     const end = (errno: number) => {
       if (settle()) this.#send(answers.answerError(request, errno));
     };
-    const timer = setTimeout(() => {
+    const expire = () => {
       log(`${describeRequest(request)}: no answer within ${timeoutMs / 1000} s`);
+      if (opcode === OPCODE.READ) {
+        this.#overdue.add(id);
+        setTimeout(() => this.#overdue.delete(id), AGAIN_MS).unref();
+      }
       end(ERRNO.EIO);
-    }, timeoutMs);
+    };
+    const timer = isAgain
+      ? setTimeout(() => end(ERRNO.EIO), Math.min(AGAIN_LIMIT_MS, timeoutMs))
+      : setTimeout(expire, timeoutMs);
     this.#waiting.set(key, end);
     this.#load(request).then(
       (answer) => {
