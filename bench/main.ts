@@ -3,10 +3,11 @@ import { cpus, loadavg, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { repositoryRoot } from "../test/support/repository-root.ts";
-import type { Benchmark, BenchmarkOptions } from "./benchmark.ts";
+import type { Benchmark, BenchmarkOptions, Group } from "./benchmark.ts";
 import { formatGroup, type GroupReport, runGroup } from "./interleave.ts";
 
-const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--scale F]
+const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--cases TEXT,…]
+                               [--scale F]
 
   engine       the local store: import, import-nar, render, lookups, gc; chunking
   netboot      a machine in QEMU from power-on until its system answers, against an initrd with all
@@ -18,6 +19,8 @@ const USAGE = `usage: npm run bench -- NAME [--runs N] [--only TEXT] [--scale F]
 
   --runs N     runs of each case, interleaved; medians are reported (default 5)
   --only TEXT  only the groups whose name contains TEXT
+  --cases TEXT,…  of these only the first case of each, and those whose name contains a TEXT: a long
+               group in portions, each against the same
   --scale F    factor of the sizes of all but "substitute" (default 1; 0.01 for a try)`;
 
 const benchmarks: Readonly<Record<string, (options: BenchmarkOptions) => Promise<Benchmark>>> = {
@@ -35,6 +38,7 @@ async function main(): Promise<number> {
     options: {
       runs: { type: "string", default: "5" },
       only: { type: "string", default: "" },
+      cases: { type: "string", default: "" },
       scale: { type: "string", default: "1" },
     },
   });
@@ -51,7 +55,8 @@ async function main(): Promise<number> {
   const failed: string[] = [];
   const file = reportFile(name);
   try {
-    for (const group of benchmark.groups.filter((group) => group.name.includes(values.only))) {
+    const groups = benchmark.groups.filter((group) => group.name.includes(values.only));
+    for (const group of groups.map((group) => casesOf(group, values.cases.split(",")))) {
       try {
         const report = await runGroup(group, runs);
         reports.push(report);
@@ -73,6 +78,14 @@ async function main(): Promise<number> {
   if (over.length > 0) console.log(`over their targets: ${over.join("; ")}`);
   if (failed.length > 0) console.log(`failed: ${failed.join("; ")}`);
   return over.length + failed.length === 0 ? 0 : 1;
+}
+
+/** A group with its first case, and those whose name contains one of `texts`. */
+function casesOf(group: Group, texts: readonly string[]): Group {
+  const cases = group.cases.filter(
+    ({ name }, index) => index === 0 || texts.some((text) => name.includes(text)),
+  );
+  return { ...group, cases };
 }
 
 function machine() {
