@@ -4,8 +4,8 @@
  * it dies of an exception. With "inherited" it serves a supervised mount; "gates" names files by
  * "name", "entries" and "content": that is answered only once the file is there, and FILE.asked is
  * made when it is asked for. "once" names a file: where it is there, another process was started
- * before, and this one fails. "direct" has the files of a tree at hand: all, but for `absent` before
- * the file `until` is there.
+ * before, and this one fails. "direct" has the files of a tree at hand, as
+ * files-at-hand.js says.
  */
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
@@ -61,14 +61,14 @@ const gated = {
     },
   },
 };
-function filesAtHand({ tree, ...when }) {
+function filesAtHand({ tree, absent, ...when }) {
   const files = {};
   for (const name of readdirSync(tree)) {
     const path = `${tree}/${name}`;
     if (statSync(path).isFile()) files[digestOf(readFileSync(path))] = path;
   }
   const module = new URL("files-at-hand.js", import.meta.url).href;
-  return { module, argument: JSON.stringify({ files, ...when }) };
+  return { module, argument: JSON.stringify({ files, absent: `${tree}/${absent}`, ...when }) };
 }
 
 if (direct !== undefined) options.content = filesAtHand(direct);

@@ -20,16 +20,17 @@ interface Supervised extends AsyncDisposable {
 async function supervised(
   options: Readonly<Record<string, unknown>> = {},
   timeoutMs = 30_000,
-  direct?: { readonly absent: string; readonly until: string },
+  direct?: Readonly<Record<string, string>>,
 ): Promise<Supervised> {
   const base = await temporaryDirectory();
   const at = `${base}/mnt`;
   await mkdir(at);
   await output(`mkdir -p '${base}/tree/sub'; echo content >'${base}/tree/sub/file'
-    for i in $(seq 100); do echo $i >'${base}/tree/'$i; done`);
+    for i in $(seq 100); do echo $i >'${base}/tree/'$i; done
+    seq 20000 >'${base}/tree/large'`);
   const log: string[] = [];
   const tree = `${base}/tree`;
-  const atHand = direct && { direct: { ...direct, tree, absent: `${tree}/${direct.absent}` } };
+  const atHand = direct && { direct: { tree, ...direct } };
   const settings = { mountpoint: at, trees: { t: tree }, inherited: true, ...atHand, ...options };
   const mount = await superviseMount({
     mountpoint: at,
@@ -110,10 +111,22 @@ describe("a supervised mount", () => {
     expect(String((await said)[0])).toBe(wanted);
   });
 
+  it("answers an OPEN that the killed server had read", async () => {
+    await using directory = await temporary();
+    const held = `${directory.path}/held`;
+    await using m = await supervised({ passthrough: true }, 30_000, { held });
+    const reading = run(`tail -n 1 '${m.at}/t/large'`);
+    await isAsked(held);
+    process.kill(m.mount.pid, "SIGKILL");
+    await writeFile(held, "");
+    expect((await reading).stdout).toBe("20000\n");
+  });
+
   it("goes on when its server is killed while a thread of it waits for a page", async () => {
     await using directory = await temporary();
     const [gate, until] = [`${directory.path}/gate`, `${directory.path}/until`];
-    await using m = await supervised({ gates: { content: gate } }, 30_000, { absent: "20", until });
+    const absent = "20";
+    await using m = await supervised({ gates: { content: gate } }, 30_000, { absent, until });
     const server = m.mount.pid;
     await output(`ls -l '${m.at}/t'`);
     const reading = run(`cat '${m.at}/t/20'`);
