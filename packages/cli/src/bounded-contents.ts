@@ -1,6 +1,6 @@
 import { type DirectContentModule, type LocalStore, localDirectContent } from "@castore/castore";
 import type { ContentsStore } from "@castore/nar-bridge";
-import { openStore } from "./stack.ts";
+import { openStore } from "./local-store.ts";
 
 /** How long what came stays at least: until whoever wanted it has opened it. */
 const UNLEASED_MS = 500;

@@ -1,15 +1,10 @@
 import { createBridgeServer, type ListenAddress, listen } from "@castore/nar-bridge";
 import { Command, Option } from "commander";
 import { applyConfigFile } from "./config-file.ts";
+import { openCache, type StoreOptions, UNLEASED_MS } from "./local-store.ts";
 import { logLine, runServer } from "./run-server.ts";
 import { collect, listenOption, parseSize } from "./settings.ts";
-import {
-  openCache,
-  openSubstituter,
-  type StoreOptions,
-  UNLEASED_MS,
-  type UpstreamOptions,
-} from "./stack.ts";
+import { openSubstituter, type UpstreamOptions } from "./stack.ts";
 import { localStoreOption } from "./store-command.ts";
 
 export interface BridgeOptions extends StoreOptions, UpstreamOptions {

@@ -8,8 +8,8 @@ import {
   type RepairReport,
 } from "@castore/castore";
 import type { Command } from "commander";
+import { openStore, storePathOf } from "./local-store.ts";
 import { formatBytes, printJson } from "./print.ts";
-import { openStore, storePathOf } from "./stack.ts";
 import { type StoreCommandOptions, storeCommand } from "./store-command.ts";
 
 export function seedCommand(): Command {

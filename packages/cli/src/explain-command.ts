@@ -10,8 +10,8 @@ import {
   storePathHash,
 } from "@castore/nar-bridge";
 import type { Command } from "commander";
+import { type OpenStore, openStore } from "./local-store.ts";
 import { formatBytes, printJson } from "./print.ts";
-import { type OpenStore, openStore } from "./stack.ts";
 import { type StoreCommandOptions, storeCommand } from "./store-command.ts";
 
 interface ExplainOptions extends StoreCommandOptions {

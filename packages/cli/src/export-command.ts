@@ -9,10 +9,10 @@ import {
 } from "@castore/nar-bridge";
 import { InvalidArgumentError, Option } from "commander";
 import { readKeys } from "./key-files.ts";
+import { openStore } from "./local-store.ts";
 import { printJson } from "./print.ts";
 import { createByteProgress } from "./progress.ts";
 import { collect } from "./settings.ts";
-import { openStore } from "./stack.ts";
 import { type StoreCommandOptions, storeCommand } from "./store-command.ts";
 
 /** For what is made once and fetched often. */

@@ -2,10 +2,10 @@ import { createReadStream } from "node:fs";
 import { ingestTree, type Node } from "@castore/castore";
 import { createNarHasher, createThreadedSha256, ingestNar } from "@castore/nar-bridge";
 import type { Command } from "commander";
+import type { StoreOptions } from "./local-store.ts";
 import { printImported } from "./print.ts";
 import { createRateProgress } from "./progress.ts";
 import { openServices } from "./remote-store.ts";
-import type { StoreOptions } from "./stack.ts";
 import { serviceCommand } from "./store-command.ts";
 
 /** Of a NAR, read at once: with Node's 64 KiB, reading took longer than all else together. */

@@ -8,9 +8,9 @@ import {
   storePathHash,
 } from "@castore/nar-bridge";
 import { Command } from "commander";
+import { type OpenStore, openStore } from "./local-store.ts";
 import { formatBytes, printJson } from "./print.ts";
 import { parseDuration, parseSize } from "./settings.ts";
-import { type OpenStore, openStore } from "./stack.ts";
 import { type StoreCommandOptions, storeCommand } from "./store-command.ts";
 
 export function statsCommand(): Command {

@@ -30,18 +30,13 @@ import {
 import { Command, Option } from "commander";
 import { boundedContents, heldContents } from "./bounded-contents.ts";
 import { addUpstreamOptions } from "./bridge-command.ts";
+import { openCache, type StoreOptions, UNLEASED_MS } from "./local-store.ts";
 import { NixDatabase } from "./nix-database.ts";
 import { patientBlobs } from "./patient-blobs.ts";
 import { writeRegistration } from "./registration.ts";
 import { logLine } from "./run-server.ts";
 import { collect, defaultStorePath, parseSeconds, parseSize } from "./settings.ts";
-import {
-  openCache,
-  openSubstituter,
-  type StoreOptions,
-  UNLEASED_MS,
-  type UpstreamOptions,
-} from "./stack.ts";
+import { openSubstituter, type UpstreamOptions } from "./stack.ts";
 import { localStoreOption } from "./store-command.ts";
 
 interface MountCommandOptions extends StoreOptions, UpstreamOptions {

@@ -1,23 +1,17 @@
 import {
-  CastoreError,
   createCachedBlobService,
   createCachedDirectoryService,
   createFirstBlobService,
   createFirstDirectoryService,
-  openBlobService,
-  openDirectoryService,
-  parseBlobServiceUrl,
-  parseDirectoryServiceUrl,
 } from "@castore/castore";
 import {
   createCachedPathInfoService,
   createFirstPathInfoService,
   type NarServices,
-  openPathInfoService,
   type PathInfoService,
-  parsePathInfoServiceUrl,
 } from "@castore/nar-bridge";
-import { openStore, type StoreOptions } from "./stack.ts";
+import { allOpened, closeAll } from "./all-opened.ts";
+import { openStore, type StoreOptions } from "./local-store.ts";
 import { isStoreUrl } from "./store-command.ts";
 
 /** Blobs, directories and path infos that may be anywhere. */
@@ -58,35 +52,6 @@ export async function openCachedServices(
 }
 
 async function openUrl(text: string): Promise<Services> {
-  const pathInfoUrl = parsePathInfoServiceUrl(text);
-  if (pathInfoUrl.type === "binary-cache") {
-    throw new CastoreError("UNSUPPORTED", `${text}: a binary cache is named with --upstream`);
-  }
-  const [blobs, directories, pathInfos] = await allOpened([
-    openBlobService(parseBlobServiceUrl(text)),
-    openDirectoryService(parseDirectoryServiceUrl(text)),
-    openPathInfoService(pathInfoUrl),
-  ] as const);
-  return {
-    services: { blobs: blobs.service, directories: directories.service },
-    pathInfos: pathInfos.service,
-    [Symbol.asyncDispose]: () => closeAll([blobs, directories, pathInfos]),
-  };
-}
-
-/** All of them; where one fails, the others are closed again. */
-async function allOpened<T extends readonly Promise<AsyncDisposable>[]>(
-  opening: T,
-): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
-  try {
-    return await Promise.all(opening);
-  } catch (error) {
-    const settled = await Promise.allSettled(opening);
-    await closeAll(settled.flatMap((it) => (it.status === "fulfilled" ? [it.value] : [])));
-    throw error;
-  }
-}
-
-async function closeAll(parts: readonly AsyncDisposable[]): Promise<void> {
-  await Promise.all(parts.map((part) => part[Symbol.asyncDispose]()));
+  // Its clients would make a tenth of what every command loads.
+  return (await import("./url-services.ts")).openUrlServices(text);
 }

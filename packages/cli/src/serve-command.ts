@@ -15,10 +15,10 @@ import {
 import { Command } from "commander";
 import { applyConfigFile } from "./config-file.ts";
 import { readKeys, readSecret } from "./key-files.ts";
+import { openStore, type StoreOptions, UNLEASED_MS } from "./local-store.ts";
 import { openCachedServices, openServices } from "./remote-store.ts";
 import { logLine, runServer } from "./run-server.ts";
 import { collect, listenOption, parseListenAddress, parseSize } from "./settings.ts";
-import { openStore, type StoreOptions, UNLEASED_MS } from "./stack.ts";
 import { collectStoreUrls, isStoreUrl, storeOption } from "./store-command.ts";
 
 /** How long gRPC calls under way may still take. */

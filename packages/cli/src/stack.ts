@@ -1,15 +1,12 @@
 import { readFile } from "node:fs/promises";
-import { CastoreError, type LocalStore, openLocalStore, systemCodeOf } from "@castore/castore";
+import { CastoreError, systemCodeOf } from "@castore/castore";
 import {
   BridgeMetrics,
   CastoreWays,
-  calculateNar,
   createHttpClient,
-  createLocalPathInfoService,
   createUpstream,
   createUpstreamSet,
   type HttpClient,
-  type LocalPathInfoService,
   type Log,
   NIX_STORE_DIR,
   netrcEntryFor,
@@ -20,62 +17,17 @@ import {
   type StoreDir,
   Substituter,
   TrustedKeys,
-  TrustedRootKeys,
   type UpgradeMode,
   type Upstream,
   type UpstreamSet,
 } from "@castore/nar-bridge";
-import { logLine } from "./run-server.ts";
-import { defaultStorePath } from "./settings.ts";
+import type { OpenStore } from "./local-store.ts";
 
 /** The key of cache.nixos.org, which is the upstream unless another is named. */
 export const DEFAULT_UPSTREAM = "https://cache.nixos.org";
 export const DEFAULT_KEY = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
-/** Most bytes of a store that is filled with what can be fetched again, unless told. */
-export const CACHE_BYTES_MAX = 10 * 2 ** 30;
-
-/** For servers: they take leases, so what nobody holds need not stay for long. */
-export const UNLEASED_MS = 5_000;
 /** Longest wait for what the upstreams say of themselves before the bridge starts. */
 const GREETING_MS_MAX = 2_000;
-
-export interface StoreOptions {
-  readonly store?: string;
-  /** Bytes. Without it nothing is evicted: what was put may be nowhere else. */
-  readonly storeMaxSize?: number;
-  /** For a process that takes leases: as of LocalStoreOptions. */
-  readonly unleasedMs?: number;
-  /** NAME:BASE64 of keys whose word for a root counts. */
-  readonly trustedRootKey?: readonly string[];
-}
-
-export interface OpenStore extends AsyncDisposable {
-  readonly store: LocalStore;
-  readonly pathInfos: LocalPathInfoService;
-}
-
-export function storePathOf({ store }: StoreOptions): string {
-  return store ?? defaultStorePath();
-}
-
-export async function openStore(options: StoreOptions): Promise<OpenStore> {
-  const path = storePathOf(options);
-  const { unleasedMs, storeMaxSize: sizeMax } = options;
-  const store = await openLocalStore({ path, create: true, sizeMax, unleasedMs });
-  const pathInfos = createLocalPathInfoService(store, {
-    calculateNar: (node, callOptions) => calculateNar(node, store, callOptions),
-    rootKeys: TrustedRootKeys.parse(options.trustedRootKey ?? []),
-    onBarred: ({ key, reason }) => {
-      logLine(`ROOT KEY ${key} IS BARRED: what it vouched for is not so: ${reason}`);
-    },
-  });
-  return { store, pathInfos, [Symbol.asyncDispose]: () => store.close() };
-}
-
-/** As `openStore`, for a command that fetches. */
-export function openCache(options: StoreOptions): Promise<OpenStore> {
-  return openStore({ storeMaxSize: CACHE_BYTES_MAX, ...options });
-}
 
 export interface UpstreamOptions {
   readonly upstream?: readonly string[];

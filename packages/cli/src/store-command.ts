@@ -1,7 +1,7 @@
 import { CastoreError, parseBlobServiceUrl, parseDirectoryServiceUrl } from "@castore/castore";
 import { parsePathInfoServiceUrl } from "@castore/nar-bridge";
 import { Command, InvalidArgumentError, Option } from "commander";
-import type { StoreOptions } from "./stack.ts";
+import type { StoreOptions } from "./local-store.ts";
 
 /** What every command that opens the store understands. */
 export interface StoreCommandOptions extends StoreOptions {

@@ -7,11 +7,12 @@ import {
 } from "@castore/nar-bridge";
 import { Command } from "commander";
 import { addUpstreamOptions } from "./bridge-command.ts";
+import { openCache, type StoreOptions } from "./local-store.ts";
 import { formatBytes, nodeJson, printJson } from "./print.ts";
 import { createProgress } from "./progress.ts";
 import { logLine } from "./run-server.ts";
 import { parseSize } from "./settings.ts";
-import { openCache, openSubstituter, type StoreOptions, type UpstreamOptions } from "./stack.ts";
+import { openSubstituter, type UpstreamOptions } from "./stack.ts";
 import { localStoreOption } from "./store-command.ts";
 
 interface SubstituteOptions extends StoreOptions, UpstreamOptions {

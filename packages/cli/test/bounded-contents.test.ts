@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Digest } from "@castore/castore";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { boundedContents } from "../src/bounded-contents.ts";
-import { openStore } from "../src/stack.ts";
+import { openStore } from "../src/local-store.ts";
 
 let directory: string;
 beforeAll(async () => {
