@@ -8,8 +8,11 @@ import { castoreProgram } from "./support/castore-process.ts";
 import { findCall, readSystemCalls, type SystemCall } from "./support/system-calls.ts";
 
 const TRACED = "openat,mkdir,rename,unlink,fsync,fdatasync,pwrite64,pwritev,write,writev";
-/** One that is written in pieces, some that are not, and some that are rows of the index. */
-const FILE_SIZES = [700_000, 300_000, 60_000, 5_000, 4_096, 100, 1];
+/**
+ * One that is synced while it is written, one that is written in pieces, some that are not, and
+ * some that are rows of the index.
+ */
+const FILE_SIZES = [70_000_000, 700_000, 300_000, 60_000, 5_000, 4_096, 100, 1];
 
 const directory = mkdtempSync(join(tmpdir(), "castore-durable-"));
 const store = join(directory, "store");
@@ -70,11 +73,11 @@ describe("by the order of its system calls", () => {
       const writes = calls.filter(
         ({ name, text }) => /^p?writev?/.test(name) && of(temporary).test(text),
       );
-      const data = findCall(calls, /^fdatasync$/, of(temporary));
+      const written = Math.max(...writes.map(({ ended }) => ended));
+      const data = findCall(calls, /^fdatasync$/, of(temporary), written);
       const names = findCall(calls, /^fsync$/, of(shard), rename.ended);
       const shards = findCall(calls, /^fsync$/, of(join(store, "blobs")));
       expect(writes.length).toBeGreaterThan(0);
-      for (const write of writes) expect(write.ended).toBeLessThan(data.began);
       expect(data.ended).toBeLessThan(rename.began);
       expect(shards.ended).toBeLessThan(rename.began);
       // The row that makes it visible comes later, in a commit that syncs before its meta page.
@@ -83,6 +86,10 @@ describe("by the order of its system calls", () => {
       expect(row?.began).toBeLessThan(meta.began);
       expect(sync?.ended).toBeLessThan(meta.began);
     }
+    const syncs = calls.filter(
+      ({ name, text }) => name === "fdatasync" && text.includes(`<${store}/tmp/`),
+    );
+    expect(syncs).toHaveLength(renames.length + 1);
     expect(readFileSync(join(store, "format"), "latin1")).toBe("castore-store 1\n");
     expect(JSON.parse(stdout)).toMatchObject({ path: tree });
   });

@@ -242,6 +242,7 @@ export type {
   ChunkMeta,
   OpenBlobOptions,
   PutBlobOptions,
+  StreamOptions,
 } from "./services/blob-service.ts";
 export type { ChunkIndex } from "./services/chunk-index.ts";
 export type { DirectContent, DirectContentModule, DirectRange } from "./services/direct-content.ts";
@@ -278,6 +279,7 @@ export type { ByteSource, CallOptions } from "./streams/byte-source.ts";
 export { type ByteTransform, throughDuplex } from "./streams/byte-transform.ts";
 export { cancellable, untilAborted } from "./streams/cancellable.ts";
 export { inParallel } from "./streams/parallel.ts";
+export { PiecePool, POOLED_PIECE_BYTES } from "./streams/piece-pool.ts";
 export {
   createZstdDecoder,
   createZstdEncoder,

@@ -80,6 +80,26 @@ function describePut(service: () => BlobService): void {
     expect((await readAll(service(), digest)).equals(LARGE)).toBe(true);
   });
 
+  test.each([1000, 300_000])(
+    "put() needs no piece of %i bytes any more that it released",
+    async (size) => {
+      const released: Uint8Array[] = [];
+      const release = (piece: Uint8Array): void => {
+        released.push(Buffer.from(piece));
+        piece.fill(0);
+      };
+      const pieces = Array.from({ length: Math.ceil(LARGE.length / size) }, (_, i) =>
+        LARGE.subarray(i * size, (i + 1) * size),
+      );
+      const put = await service().put(lazily(pieces), { release });
+      expect(put).toEqual({ digest: digestOf(LARGE), size: LARGE.length });
+      expect((await readAll(service(), put.digest)).equals(LARGE)).toBe(true);
+      // Each as it came, from the first on.
+      const bytes = Buffer.concat(released);
+      expect(bytes.equals(LARGE.subarray(0, bytes.length))).toBe(true);
+    },
+  );
+
   test("put() of nothing stores the empty blob", async () => {
     expect(await service().put([])).toEqual({ digest: EMPTY_DIGEST, size: 0 });
     expect(await service().put(lazily([Buffer.alloc(0)]))).toEqual({

@@ -6,6 +6,7 @@ import {
   type DirectoryService,
   encodedDirectoryOf,
   type Node,
+  PiecePool,
   parseEntryText,
   pathComponentOfText,
   type StoredDirectory,
@@ -29,8 +30,9 @@ export function renderCommand(): Command {
   return command.argument("<root>", "an ENTRY or a store path").action(async (root: string) => {
     await using opened = await openServices(command.opts<StoreCommandOptions>());
     const { node } = await findNode(opened, root);
-    await using output = openStandardOutput();
-    for await (const piece of renderNar(node, opened.services)) await output.write(piece);
+    const pool = new PiecePool();
+    await using output = openStandardOutput(pool.give);
+    for await (const piece of renderNar(node, opened.services, { pool })) await output.write(piece);
   });
 }
 
@@ -46,8 +48,9 @@ export function catCommand(): Command {
       if (reader === undefined) {
         throw new CastoreError("INCOMPLETE", `${file}: blob ${node.digest} is missing`);
       }
-      await using output = openStandardOutput();
-      for await (const piece of reader.stream()) await output.write(piece);
+      const pool = new PiecePool();
+      await using output = openStandardOutput(pool.give);
+      for await (const piece of reader.stream(0, undefined, { pool })) await output.write(piece);
       await reader.close();
     });
 }

@@ -4,7 +4,7 @@ import { promisify } from "node:util";
 
 /** Where bytes go that are many. */
 export interface StandardOutput extends AsyncDisposable {
-  /** Resolves once there is room for more; `piece` must not change until the next call resolves. */
+  /** Resolves once there is room for more; `piece` must not change until it is released. */
   write(piece: Uint8Array): Promise<void>;
 }
 
@@ -14,15 +14,21 @@ const writeDescriptor = promisify(write);
 /**
  * Standard output. A pipe is written to by a thread of the pool, which waits for the reader, while
  * this thread makes the next piece; Node's own stream writes 64 KiB in each turn of its loop.
+ * `release` is called with pieces that were written and may change.
  */
-export function openStandardOutput(): StandardOutput {
-  return fstatSync(STDOUT).isFIFO() ? new PipeOutput() : streamOutput;
+export function openStandardOutput(release: (piece: Uint8Array) => void): StandardOutput {
+  return fstatSync(STDOUT).isFIFO() ? new PipeOutput(release) : streamOutput;
 }
 
 class PipeOutput implements StandardOutput {
   /** Opened anew: what Node has of it does not block. */
   readonly #descriptor = openSync("/proc/self/fd/1", "w");
+  readonly #release: (piece: Uint8Array) => void;
   #written: Promise<void> = Promise.resolve();
+
+  constructor(release: (piece: Uint8Array) => void) {
+    this.#release = release;
+  }
 
   async write(piece: Uint8Array): Promise<void> {
     await this.#written;
@@ -44,6 +50,7 @@ class PipeOutput implements StandardOutput {
         const { bytesWritten } = await writeDescriptor(this.#descriptor, rest);
         rest = rest.subarray(bytesWritten);
       }
+      this.#release(piece);
     } catch (error) {
       // A reader that has seen enough is no failure, as in main.ts.
       if (error instanceof Error && "code" in error && error.code === "EPIPE") process.exit(0);

@@ -1,14 +1,15 @@
 import { closeSync, fstatSync, openSync, read, readSync } from "node:fs";
 import { CastoreError, systemCodeOf } from "../castore-error.ts";
 import { createDigestHasher, type Digest, digestOf } from "../model/digest.ts";
-import type { BlobReader } from "../services/blob-service.ts";
+import type { BlobReader, StreamOptions } from "../services/blob-service.ts";
 import { createBytesReader } from "../services/memory-blob-service.ts";
 import { clipRange } from "../streams/byte-range.ts";
+import { type PiecePool, POOLED_PIECE_BYTES } from "../streams/piece-pool.ts";
 import type { OpenStore } from "./open-store.ts";
 import { storeError } from "./store-error.ts";
 
 /** Bytes read at once, and ahead. */
-const PIECE_BYTES = 1 << 19;
+const PIECE_BYTES = POOLED_PIECE_BYTES;
 /**
  * A file up to this is read at once, in this thread: half the time of four trips to the pool. Of
  * larger ones only reads go there: three trips less for each file.
@@ -113,18 +114,18 @@ class FileReader implements BlobReader {
   async *stream(
     start?: number,
     end?: number,
-    { signal }: { readonly signal?: AbortSignal | undefined } = {},
+    { signal, pool }: StreamOptions = {},
   ): AsyncGenerator<Uint8Array, void, undefined> {
     const range = clipRange(this.size, start, end);
     const isWhole = range.start === 0 && range.end === this.size;
     const hasher = isWhole ? createDigestHasher() : undefined;
-    let next = range.start < range.end ? this.#read(range.start, range.end) : undefined;
+    let next = range.start < range.end ? this.#read(range.start, range.end, pool) : undefined;
     for (let from = range.start; next !== undefined; ) {
       signal?.throwIfAborted();
       const piece = await next;
       signal?.throwIfAborted();
       from += piece.byteLength;
-      next = from < range.end ? this.#read(from, range.end) : undefined;
+      next = from < range.end ? this.#read(from, range.end, pool) : undefined;
       // Read ahead; a failure shows when its turn comes, or not at all where nobody asks.
       next?.catch(() => {});
       hasher?.update(piece);
@@ -135,8 +136,9 @@ class FileReader implements BlobReader {
     }
   }
 
-  async #read(from: number, end: number): Promise<Uint8Array> {
-    const piece = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, end - from));
+  async #read(from: number, end: number, pool: PiecePool | undefined): Promise<Uint8Array> {
+    const size = Math.min(PIECE_BYTES, end - from);
+    const piece = pool?.take(size) ?? Buffer.allocUnsafeSlow(size);
     let got = 0;
     while (got < piece.byteLength) {
       const bytesRead = await this.#readInto(piece.subarray(got), from + got);

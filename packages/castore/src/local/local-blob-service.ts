@@ -73,11 +73,14 @@ class LocalBlobService implements BlobService {
     options.signal?.throwIfAborted();
     using _lease = this.#store.leases.hold();
     const spool = new Spool(this.#store, options.expect);
+    const released = new ReleasedPieces(options.release);
     try {
       const analyzer = createBlobAnalyzer(this.#form);
       for await (const piece of cancellable(source, options.signal)) {
         analyzer.push(piece);
         await spool.push(piece);
+        released.add(piece);
+        released.upTo(Math.min(analyzer.analyzedBytes, spool.writtenBytes));
       }
       const analysis = analyzer.finish();
       const { digest, size } = analysis;
@@ -91,6 +94,7 @@ class LocalBlobService implements BlobService {
       return { digest, size };
     } finally {
       await spool.discard();
+      released.upTo(Number.POSITIVE_INFINITY);
     }
   }
 
@@ -169,6 +173,31 @@ export function readBlobRow(store: OpenStore, digest: Digest): BlobRow | undefin
   return row === undefined ? undefined : decodeBlobRow(row, digest);
 }
 
+/** Gives the pieces of a source back, in order. */
+class ReleasedPieces {
+  readonly #release: PutBlobOptions["release"];
+  readonly #held: { readonly piece: Uint8Array; readonly end: number }[] = [];
+  #bytes = 0;
+
+  constructor(release: PutBlobOptions["release"]) {
+    this.#release = release;
+  }
+
+  add(piece: Uint8Array): void {
+    this.#bytes += piece.byteLength;
+    if (this.#release !== undefined) this.#held.push({ piece, end: this.#bytes });
+  }
+
+  /** Releases what lies within the first `bytes`. */
+  upTo(bytes: number): void {
+    for (let first = this.#held[0]; first !== undefined && first.end <= bytes; ) {
+      this.#held.shift();
+      this.#release?.(first.piece);
+      first = this.#held[0];
+    }
+  }
+}
+
 /** The bytes of a put on their way: in memory while they are few, then in a temporary file. */
 class Spool {
   readonly #store: OpenStore;
@@ -177,6 +206,7 @@ class Spool {
   #gathered = 0;
   #file: TemporaryFile | undefined;
   #dropped = false;
+  #writtenBytes = 0;
   #flushing: Promise<void> = Promise.resolve();
 
   constructor(store: OpenStore, expect: Digest | undefined) {
@@ -192,6 +222,11 @@ class Spool {
     await this.#flushing;
     this.#flushing = this.#flush();
     this.#flushing.catch(() => {});
+  }
+
+  /** How many of the first bytes are no longer in memory. */
+  get writtenBytes(): number {
+    return this.#writtenBytes;
   }
 
   gathered(): Uint8Array {
@@ -220,6 +255,7 @@ class Spool {
 
   async #flush(): Promise<void> {
     const pieces = this.#pieces;
+    const bytes = this.#gathered;
     this.#pieces = [];
     this.#gathered = 0;
     if (this.#file === undefined && !this.#dropped) {
@@ -228,5 +264,6 @@ class Spool {
       if (!this.#dropped) this.#file = await createTemporaryFile(this.#store);
     }
     await this.#file?.write(pieces);
+    this.#writtenBytes += bytes;
   }
 }

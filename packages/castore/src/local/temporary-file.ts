@@ -27,6 +27,11 @@ const openPath = promisify(open);
 const writePieces = promisify(writev);
 const syncData = promisify(fdatasync);
 
+/**
+ * So many bytes are synced while the next ones are written: the disk, which would wait for the last
+ * byte, works meanwhile.
+ */
+const SYNC_BYTES = 64 << 20;
 /** libuv writes at most so many buffers at once. */
 const PIECES_MAX = 512;
 
@@ -56,6 +61,11 @@ class WrittenFile implements TemporaryFile {
   readonly #path: string;
   #descriptor: number | undefined;
   #moved = false;
+  #unsyncedBytes = 0;
+  /** The one sync that may be under way. */
+  #syncing: Promise<void> | undefined;
+  /** A fault is told to one sync, and never again. */
+  #syncFault: { readonly cause: unknown } | undefined;
 
   constructor(store: OpenStore, path: string, descriptor: number) {
     this.#store = store;
@@ -72,7 +82,9 @@ class WrittenFile implements TemporaryFile {
         const { bytesWritten } = await writePieces(this.#open(), part);
         rest = rest.slice(PIECES_MAX);
         if (bytesWritten < size) rest = [Buffer.concat(part).subarray(bytesWritten), ...rest];
+        this.#unsyncedBytes += bytesWritten;
       }
+      if (this.#unsyncedBytes >= SYNC_BYTES) this.#syncBeside();
     } catch (cause) {
       throw storeError("put a blob", cause);
     }
@@ -90,6 +102,8 @@ class WrittenFile implements TemporaryFile {
 
   async moveTo(digest: Digest): Promise<void> {
     try {
+      await this.#syncing;
+      if (this.#syncFault !== undefined) throw this.#syncFault.cause;
       await syncData(this.#open());
       this.#close();
       await this.#store.forgetUnlink(digest);
@@ -103,9 +117,23 @@ class WrittenFile implements TemporaryFile {
   }
 
   async discard(): Promise<void> {
+    // The descriptor must not be closed, and used for another file, under a sync.
+    await this.#syncing;
     this.#close();
     if (!this.#moved) await rm(this.#path, { force: true });
     this.#moved = true;
+  }
+
+  #syncBeside(): void {
+    if (this.#syncing !== undefined) return;
+    this.#unsyncedBytes = 0;
+    this.#syncing = syncData(this.#open())
+      .catch((cause: unknown) => {
+        this.#syncFault = { cause };
+      })
+      .finally(() => {
+        this.#syncing = undefined;
+      });
   }
 
   #open(): number {

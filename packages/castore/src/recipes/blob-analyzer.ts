@@ -18,8 +18,10 @@ export interface BlobAnalysis {
 
 /** Looks at the bytes of one blob, once. */
 export interface BlobAnalyzer {
-  /** Takes the next bytes, which must not change until `finish`. */
+  /** Takes the next bytes, which must not change until `analyzedBytes` has reached them. */
   push(piece: Uint8Array): void;
+  /** How many of the first bytes it needs no more. */
+  readonly analyzedBytes: number;
   finish(): BlobAnalysis;
 }
 
@@ -48,6 +50,10 @@ class WindowAnalyzer implements BlobAnalyzer {
 
   constructor(form: NormalForm) {
     this.#form = form;
+  }
+
+  get analyzedBytes(): number {
+    return this.#size - this.#gathered;
   }
 
   push(piece: Uint8Array): void {

@@ -1,10 +1,16 @@
 import type { Digest } from "../model/digest.ts";
 import type { ByteSource, CallOptions } from "../streams/byte-source.ts";
+import type { PiecePool } from "../streams/piece-pool.ts";
 
 /** A piece of a blob, itself a blob. */
 export interface ChunkMeta {
   readonly digest: Digest;
   readonly size: number;
+}
+
+export interface StreamOptions extends CallOptions {
+  /** Where pieces may be taken from: who receives them may give them back. */
+  readonly pool?: PiecePool | undefined;
 }
 
 /** An open blob. Positions and lengths are bytes. */
@@ -19,7 +25,7 @@ export interface BlobReader extends AsyncDisposable {
    * INCOMPLETE where the blob cannot be read whole; what was yielded before may be wrong only if
    * the service says it does not verify.
    */
-  stream(start?: number, end?: number, options?: CallOptions): AsyncIterable<Uint8Array>;
+  stream(start?: number, end?: number, options?: StreamOptions): AsyncIterable<Uint8Array>;
   /** Idempotent. */
   close(): Promise<void>;
 }
@@ -56,4 +62,9 @@ export interface OpenBlobOptions extends CallOptions {
 
 export interface PutBlobOptions extends CallOptions {
   readonly expect?: Digest | undefined;
+  /**
+   * Called with pieces of the source, in order, once their bytes are needed no more: for a source
+   * that uses its memory again. Not of every piece, and not by every service.
+   */
+  readonly release?: ((piece: Uint8Array) => void) | undefined;
 }

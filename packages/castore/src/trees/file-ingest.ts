@@ -11,14 +11,14 @@ import { promisify } from "node:util";
 import { CastoreError, type CastoreErrorCode } from "../castore-error.ts";
 import type { FileNode } from "../model/node.ts";
 import type { PathComponent } from "../model/path-component.ts";
-import type { BlobService } from "../services/blob-service.ts";
+import type { BlobService, PutBlobOptions } from "../services/blob-service.ts";
+import type { ByteSource } from "../streams/byte-source.ts";
+import { PiecePool, POOLED_PIECE_BYTES } from "../streams/piece-pool.ts";
 import { OrderedVisits, type Turn } from "./ordered-visits.ts";
 import type { FileHead, TreeVisitor } from "./tree-visitor.ts";
 
 /** Files up to this size are read at once. */
 const WHOLE_FILE_BYTES_MAX = 1 << 18;
-/** Larger files are read in such pieces, one ahead. */
-const PIECE_BYTES = 1 << 19;
 /** Contents under way, beyond which no further file is begun. */
 const HELD_BYTES_MAX = 1 << 25;
 /** What a large file counts, so that two are under way at most: for its pieces, and its store's. */
@@ -91,14 +91,16 @@ export class FileIngest {
       visitor.closeFile();
     });
     // It is done soon, and a thousand listeners on one signal cost more than all the rest.
-    const [node] = await Promise.all([this.#put(file, [contents], undefined), visited]);
+    const [node] = await Promise.all([this.#put(file, [contents]), visited]);
     return node;
   }
 
   async #storeLarge(file: OpenFile, signal: AbortSignal | undefined): Promise<FileNode> {
     const turn = this.#visitor && this.#visits.turn();
+    const pool = new PiecePool();
+    const source = this.#visited(file, pool, turn);
     try {
-      return await this.#put(file, this.#visited(file, turn), signal);
+      return await this.#put(file, source, { signal, release: pool.give });
     } finally {
       turn?.end();
       closeSync(file.fd);
@@ -108,11 +110,12 @@ export class FileIngest {
   /** The pieces of a large file, each once the visitor has seen it. */
   async *#visited(
     file: OpenFile,
+    pool: PiecePool,
     turn: Turn | undefined,
   ): AsyncGenerator<Uint8Array, void, undefined> {
     await turn?.begun;
     this.#visitor?.openFile(file.name, headOf(file));
-    for await (const piece of piecesOf(file)) {
+    for await (const piece of piecesOf(file, pool)) {
       this.#visitor?.contents?.(piece);
       yield piece;
     }
@@ -120,12 +123,8 @@ export class FileIngest {
     turn?.end();
   }
 
-  async #put(
-    file: OpenFile,
-    source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-    signal: AbortSignal | undefined,
-  ): Promise<FileNode> {
-    const { digest, size } = await this.#blobs.put(source, { signal });
+  async #put(file: OpenFile, source: ByteSource, options: PutBlobOptions = {}): Promise<FileNode> {
+    const { digest, size } = await this.#blobs.put(source, options);
     return { type: "file", digest, size, executable: headOf(file).executable };
   }
 }
@@ -161,10 +160,14 @@ function readWhole(file: OpenFile): Buffer {
   return contents;
 }
 
-async function* piecesOf(file: OpenFile): AsyncGenerator<Uint8Array, void, undefined> {
+/** The file's contents in pieces from `pool`, one of them read ahead. */
+async function* piecesOf(
+  file: OpenFile,
+  pool: PiecePool,
+): AsyncGenerator<Uint8Array, void, undefined> {
   const size = Number(file.stats.size);
   const readAt = async (position: number): Promise<Buffer> => {
-    const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, size - position));
+    const piece = pool.take(Math.min(POOLED_PIECE_BYTES, size - position));
     const { bytesRead } = await readPiece(file.fd, piece, 0, piece.byteLength, position);
     return piece.subarray(0, bytesRead);
   };

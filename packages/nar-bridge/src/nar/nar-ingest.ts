@@ -12,6 +12,7 @@ import {
 } from "@castore/castore";
 import { type NarHash, narHashOf } from "../nix/nix-hash.ts";
 import { ContentQueue } from "./content-queue.ts";
+import { LentPieces } from "./lent-pieces.ts";
 import { NAR_LITERAL_BYTES_MAX, type NarServices } from "./nar-layout.ts";
 import {
   createNarReader,
@@ -45,6 +46,8 @@ export interface IngestNarOptions extends CallOptions {
   readonly narHash?: NarHash | undefined;
   /** Fresh; what computes the NAR hash instead of the caller's thread. */
   readonly hash?: RunningSha256 | undefined;
+  /** Called with pieces whose bytes are needed no more, as of PutBlobOptions. */
+  readonly release?: ((piece: Uint8Array) => void) | undefined;
 }
 
 /**
@@ -53,7 +56,8 @@ export interface IngestNarOptions extends CallOptions {
  */
 export interface NarIngest extends AsyncDisposable {
   /**
-   * Takes the next piece, which nobody may change any more: parts of it are put as they are.
+   * Takes the next piece, which nobody may change unless it is released: parts of it are put as
+   * they are.
    * Resolves once there is room for another. Rejects as NarReader throws (INVALID, EXHAUSTED), and
    * with what a put rejects with.
    */
@@ -80,7 +84,7 @@ export async function ingestNar(
 }
 
 /** A piece is read in slices of this size, between which it waits for room. */
-const SLICE_BYTES = 1 << 16;
+const SLICE_BYTES = 1 << 18;
 
 /** A node that is not known before its contents are stored. */
 interface Slot {
@@ -109,6 +113,7 @@ class Ingest implements NarIngest {
   readonly #reader: NarReader;
   readonly #hash: RunningSha256;
   readonly #narHash: NarHash | undefined;
+  readonly #lent: LentPieces;
   /** What is under way, each with a signal of its own: listening to a shared one is O(puts). */
   readonly #underWay = new Map<Promise<void>, AbortController>();
   #heldBytes = 0;
@@ -127,6 +132,7 @@ class Ingest implements NarIngest {
   constructor(services: NarServices, options: IngestNarOptions) {
     const { signal, visitor, heldBytesMax, narHash, hash } = options;
     this.#services = services;
+    this.#lent = new LentPieces(options.release);
     this.#narHash = narHash;
     this.#hash = hash ?? createHash("sha256");
     this.#heldBytesMax = heldBytesMax ?? INGEST_HELD_BYTES_MAX;
@@ -138,6 +144,7 @@ class Ingest implements NarIngest {
   }
 
   async write(piece: Uint8Array): Promise<void> {
+    this.#lent.begin(piece);
     for (let at = 0; at < piece.byteLength; at += SLICE_BYTES) {
       const slice = piece.subarray(at, at + SLICE_BYTES);
       this.#try(() => {
@@ -152,6 +159,7 @@ class Ingest implements NarIngest {
       }
       if (this.#failure !== undefined) await this.#settled();
     }
+    this.#lent.end(piece);
   }
 
   async end(): Promise<IngestedNar> {
@@ -272,6 +280,7 @@ class Ingest implements NarIngest {
     if (file.contents instanceof ContentQueue) {
       this.#heldBytes += bytes.byteLength;
       this.#queuedBytes += bytes.byteLength;
+      this.#lent.lend(bytes);
       file.contents.push(bytes);
     } else {
       file.contents.set(bytes, file.filled);
@@ -290,7 +299,8 @@ class Ingest implements NarIngest {
   /** Puts a file beside others; the bytes given are held until that is done. */
   #put({ slot, executable }: OpenFile, source: ByteSource, bytes: number): void {
     this.#start(bytes, async (signal) => {
-      const { digest, size } = await this.#services.blobs.put(source, { signal });
+      const options = { signal, release: this.#lent.giveBack };
+      const { digest, size } = await this.#services.blobs.put(source, options);
       slot.node = { type: "file", digest, size, executable };
     });
   }

@@ -10,6 +10,7 @@ import {
   inParallel,
   type Node,
   type PathComponent,
+  type StreamOptions,
 } from "@castore/castore";
 import { createNarListingBuilder, type ListedNode } from "./nar-listing.ts";
 import { MeasuredLiterals, NarLiterals } from "./nar-literals.ts";
@@ -44,7 +45,7 @@ export interface NarLayout {
    * `clipRange` does. Reads small files ahead. Rejects INCOMPLETE where a blob is missing, CORRUPT
    * where one is shorter or longer than its node says; both name the file.
    */
-  stream(start?: number, end?: number, options?: CallOptions): AsyncIterable<Uint8Array>;
+  stream(start?: number, end?: number, options?: StreamOptions): AsyncIterable<Uint8Array>;
   /** What a `.ls` file says of it. */
   listing(): ListedNode;
 }
@@ -115,7 +116,7 @@ class Layout implements NarLayout {
   async *stream(
     start?: number,
     end?: number,
-    { signal }: CallOptions = {},
+    { signal, pool }: StreamOptions = {},
   ): AsyncGenerator<Uint8Array, void, undefined> {
     const range = clipRange(this.size, start, end);
     const gathered = new GatheredBytes();
@@ -132,7 +133,7 @@ class Layout implements NarLayout {
         for (const piece of contents) yield* gathered.copy(piece);
         continue;
       }
-      for await (const piece of this.#readFile(file, signal)) yield* gathered.add(piece);
+      for await (const piece of this.#readFile(file, { signal, pool })) yield* gathered.add(piece);
     }
     yield* gathered.take();
   }
@@ -197,15 +198,15 @@ class Layout implements NarLayout {
       return [contents.subarray(file.start, file.end)];
     }
     const pieces: Uint8Array[] = [];
-    for await (const piece of this.#read(reader, file, signal)) pieces.push(piece);
+    for await (const piece of this.#read(reader, file, { signal })) pieces.push(piece);
     return pieces;
   }
 
   async *#readFile(
     file: FilePart,
-    signal: AbortSignal | undefined,
+    options: StreamOptions,
   ): AsyncGenerator<Uint8Array, void, undefined> {
-    yield* this.#read(await this.#open(file, signal), file, signal);
+    yield* this.#read(await this.#open(file, options.signal), file, options);
   }
 
   async #open({ index, node }: FilePart, signal: AbortSignal | undefined): Promise<BlobReader> {
@@ -223,11 +224,11 @@ class Layout implements NarLayout {
   async *#read(
     reader: BlobReader,
     { index, node, start, end }: FilePart,
-    signal: AbortSignal | undefined,
+    options: StreamOptions,
   ): AsyncGenerator<Uint8Array, void, undefined> {
     try {
       let left = end - start;
-      for await (const piece of reader.stream(start, end, { signal })) {
+      for await (const piece of reader.stream(start, end, options)) {
         left -= piece.byteLength;
         if (left < 0) throw this.#fault("CORRUPT", index, `blob ${node.digest} goes on too long`);
         yield piece;

@@ -1,5 +1,11 @@
 import { createHash } from "node:crypto";
-import type { CallOptions, DirectoryService, Node } from "@castore/castore";
+import {
+  type CallOptions,
+  type DirectoryService,
+  type Node,
+  PiecePool,
+  type StreamOptions,
+} from "@castore/castore";
 import { type NarHash, narHashOf } from "../nix/nix-hash.ts";
 import { createNarLayout, type NarServices } from "./nar-layout.ts";
 import { loadNarTree, measureNar } from "./nar-tree.ts";
@@ -8,7 +14,7 @@ import { loadNarTree, measureNar } from "./nar-tree.ts";
 export async function* renderNar(
   root: Node,
   services: NarServices,
-  options: CallOptions = {},
+  options: StreamOptions = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const layout = await createNarLayout(root, services, options);
   yield* layout.stream(0, layout.size, options);
@@ -38,10 +44,12 @@ export async function calculateNar(
   options: CallOptions = {},
 ): Promise<NarIdentity> {
   const hash = createHash("sha256");
+  const pool = new PiecePool();
   let narSize = 0;
-  for await (const piece of renderNar(root, services, options)) {
+  for await (const piece of renderNar(root, services, { ...options, pool })) {
     hash.update(piece);
     narSize += piece.byteLength;
+    pool.give(piece);
   }
   return { narHash: narHashOf(hash.digest()), narSize };
 }
