@@ -1,5 +1,6 @@
 import { CastoreError } from "../castore-error.ts";
 import type { GroupSync } from "../files/sync.ts";
+import { SyncWaves } from "../files/sync-waves.ts";
 import { type Digest, digestBytes } from "../model/digest.ts";
 import { BlobShards } from "./blob-shards.ts";
 import { DamagedBlobs } from "./damaged-blobs.ts";
@@ -24,6 +25,8 @@ export class OpenStore {
   readonly leases: StoreLeases;
   readonly groupSync: GroupSync;
   readonly shards: BlobShards;
+  /** For files that are small enough for others to wait for them. */
+  readonly waves: SyncWaves;
   /** Blobs whose files a read has found damaged: absent, until a put has written them anew. */
   readonly damaged = new DamagedBlobs();
   /** Called after each write. */
@@ -36,6 +39,7 @@ export class OpenStore {
     this.layout = parts.layout;
     this.leases = parts.leases;
     this.groupSync = parts.groupSync;
+    this.waves = new SyncWaves((path) => parts.groupSync.sync(path));
     this.shards = new BlobShards(parts.layout, parts.groupSync);
     this.#index = parts.index;
     this.#writer = parts.writer;

@@ -61,6 +61,7 @@ class WrittenFile implements TemporaryFile {
   readonly #path: string;
   #descriptor: number | undefined;
   #moved = false;
+  #isLarge = false;
   #unsyncedBytes = 0;
   /** The one sync that may be under way. */
   #syncing: Promise<void> | undefined;
@@ -74,6 +75,7 @@ class WrittenFile implements TemporaryFile {
   }
 
   async write(pieces: readonly Uint8Array[]): Promise<void> {
+    this.#isLarge = true;
     let rest = pieces;
     try {
       while (rest.length > 0) {
@@ -102,15 +104,8 @@ class WrittenFile implements TemporaryFile {
 
   async moveTo(digest: Digest): Promise<void> {
     try {
-      await this.#syncing;
-      if (this.#syncFault !== undefined) throw this.#syncFault.cause;
-      await syncData(this.#open());
-      this.#close();
-      await this.#store.forgetUnlink(digest);
-      const shard = await this.#store.shards.get(digest);
-      renameSync(this.#path, this.#store.layout.blob(digest));
-      this.#moved = true;
-      await this.#store.groupSync.sync(shard);
+      if (this.#isLarge) await this.#store.groupSync.sync(await this.#moveIntoShard(digest));
+      else await this.#store.waves.run(() => this.#moveIntoShard(digest));
     } catch (cause) {
       throw storeError(`put blob ${digest}`, cause);
     }
@@ -122,6 +117,19 @@ class WrittenFile implements TemporaryFile {
     this.#close();
     if (!this.#moved) await rm(this.#path, { force: true });
     this.#moved = true;
+  }
+
+  /** Resolves with the directory that is to be synced. */
+  async #moveIntoShard(digest: Digest): Promise<string> {
+    await this.#syncing;
+    if (this.#syncFault !== undefined) throw this.#syncFault.cause;
+    await syncData(this.#open());
+    this.#close();
+    await this.#store.forgetUnlink(digest);
+    const shard = await this.#store.shards.get(digest);
+    renameSync(this.#path, this.#store.layout.blob(digest));
+    this.#moved = true;
+    return shard;
   }
 
   #syncBeside(): void {

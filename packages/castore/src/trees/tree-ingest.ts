@@ -14,7 +14,7 @@ import { FileIngest, pathText, tried } from "./file-ingest.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
 
 /** Files under way at once: the more, the fewer commits a durable store needs. */
-const FILES_IN_PARALLEL = 1_024;
+const FILES_IN_PARALLEL = 4_096;
 
 export interface TreeIngestOptions extends CallOptions {
   readonly blobs: BlobService;
