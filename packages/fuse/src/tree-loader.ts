@@ -144,7 +144,7 @@ class ClosureFlight {
 
   /** Resolves once the directory `digest` came, or will not come. */
   arrival(digest: Digest): Promise<void> {
-    if (this.#over) return Promise.resolve();
+    if (this.#over || this.#table.knows(digest)) return Promise.resolve();
     let arrival = this.#arrivals.get(digest);
     if (arrival === undefined) {
       arrival = new Promise((resolve) => this.#waiting.set(digest, resolve));
