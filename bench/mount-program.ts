@@ -5,7 +5,7 @@
  */
 import { createInterface } from "node:readline";
 import { localDirectContent, openLocalStore, pathComponentOfText } from "@castore/castore";
-import { mountKernel, mountStore } from "@castore/fuse";
+import { buildKernelImage, mountKernel, mountStore } from "@castore/fuse";
 import { createStoreRootNodes } from "@castore/nar-bridge";
 import { pathInfosOf } from "./path-import.ts";
 
@@ -32,7 +32,8 @@ const mount =
     : await mountKernel({
         ...shared,
         mountpoint,
-        names: kernel.map((k) => pathComponentOfText(k)),
+        image: () =>
+          buildKernelImage({ ...shared, names: kernel.map((k) => pathComponentOfText(k)) }),
       });
 const input = createInterface({ input: process.stdin });
 input.on("line", () => {

@@ -5,13 +5,12 @@ import { join, resolve } from "node:path";
 import {
   CastoreError,
   digestOf,
-  EMPTY_DIGEST,
-  type Node,
   type PathComponent,
   pathComponentOfText,
   type RootNodes,
 } from "@castore/castore";
 import {
+  buildKernelImage,
   INHERITED_MOUNT,
   mountKernel,
   mountStore,
@@ -20,6 +19,7 @@ import {
 } from "@castore/fuse";
 import {
   createStoreRootNodes,
+  ImagedBlobs,
   LazyBlobs,
   LazyPaths,
   parseAbsoluteStorePath,
@@ -30,6 +30,7 @@ import {
 import { Command, Option } from "commander";
 import { boundedContents, heldContents } from "./bounded-contents.ts";
 import { addUpstreamOptions } from "./bridge-command.ts";
+import { openImagedClosure } from "./imaged-closure.ts";
 import { openCache, type StoreOptions, UNLEASED_MS } from "./local-store.ts";
 import { NixDatabase } from "./nix-database.ts";
 import { patientBlobs } from "./patient-blobs.ts";
@@ -38,6 +39,7 @@ import { logLine } from "./run-server.ts";
 import { collect, defaultStorePath, parseSeconds, parseSize } from "./settings.ts";
 import { openSubstituter, type UpstreamOptions } from "./stack.ts";
 import { localStoreOption } from "./store-command.ts";
+import { STORE_EXTRAS } from "./store-extras.ts";
 
 interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly listRoot?: boolean;
@@ -50,6 +52,7 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly pathsFrom?: string;
   readonly nixDb?: string;
   readonly registration?: string;
+  readonly image?: string;
   readonly contentsMaxSize?: number;
   readonly contents?: string;
   readonly patient?: boolean;
@@ -91,6 +94,7 @@ export function mountCommand(): Command {
     .option("--paths-from <file>", "store paths for --kernel and --nix-db, with all below them")
     .option("--nix-db <dir>", "register what is mounted with the Nix whose NIX_STATE_DIR this is")
     .option("--registration <file>", "write there what nix-store --load-db takes of --paths-from")
+    .option("--image <file>", "for --kernel: all metadata, as castore netboot serve has made them")
     .option(
       "--contents-max-size <size>",
       "keep about so much of files that come one by one; fetch again what is needed again",
@@ -177,7 +181,8 @@ async function serveByKernel(mountpoint: string, options: MountCommandOptions): 
   const { shared, nixDatabase } = stores;
   const { over, trace, prefetch } = options;
   const how = { over, trace, prefetch, readAheadKib: readAheadOf(options) };
-  const mount = await mountKernel({ ...shared, mountpoint, names, ...how });
+  const image = async () => stores.takeImage() ?? (await buildKernelImage({ ...shared, names }));
+  const mount = await mountKernel({ ...shared, mountpoint, image, ...how });
   await register(stores, options);
   endOnSignal(mount);
   await nixDatabase?.register(names);
@@ -214,7 +219,7 @@ async function register(stores: MountStores, options: MountCommandOptions): Prom
   if (pathsFrom === undefined) {
     throw new CastoreError("INVALID", "--registration: --paths-from says of what");
   }
-  const names = await stores.shared.roots.closure(await readPaths(pathsFrom));
+  const names = await stores.closure(await readPaths(pathsFrom));
   await writeRegistration(registration, names, stores.find);
 }
 
@@ -236,15 +241,25 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   });
   // A blob that leaves no room for others would be fetched once more, to be thrown away.
   const limits = sizeMax === undefined ? {} : { chunksMax: CHUNKS_MAX, joinBytesMax: sizeMax / 4 };
-  const blobs = new LazyBlobs({
-    ...{ store: contents, paths: lazyPaths, substituter, log },
-    ...limits,
-  });
   const pin = `mount-${digestOf(Buffer.from(mountpoint)).slice(0, 32)}`;
   const storeRoots = createStoreRootNodes({
     ...{ store, pathInfos, substituter, lazyPaths, pin },
   });
-  const find = (storePath: StorePath) => substituter.narInfo(storePathHash(storePath));
+  const keys = { trustedKeys, rootKeys: pathInfos.rootKeys() };
+  const imaged =
+    options.image === undefined || options.pathsFrom === undefined
+      ? undefined
+      : await openImagedClosure(options.image, await readPaths(options.pathsFrom), keys);
+  const paths =
+    imaged === undefined
+      ? lazyPaths
+      : new ImagedBlobs({
+          ...{ paths: imaged.paths, contents: contents.target, substituter, lazyPaths },
+          roots: storeRoots,
+        });
+  const blobs = new LazyBlobs({ ...{ store: contents, paths, substituter, log }, ...limits });
+  const find = async (storePath: StorePath) =>
+    imaged?.find(storePath) ?? (await substituter.narInfo(storePathHash(storePath)));
   const nixDatabase =
     options.nixDb === undefined
       ? undefined
@@ -266,7 +281,7 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
     directories: store.directories,
     blobs: options.patient === true ? patientBlobs(blobs, log) : blobs,
     content: contents.content,
-    extraRoots: [[LINKS, EMPTY_DIRECTORY]] as const,
+    extraRoots: STORE_EXTRAS,
     timeoutMs: options.timeout * 1000,
     // Where room is short, the store and the kernel keep enough.
     cacheBytesMax: sizeMax === undefined ? undefined : BLOCKS_BYTES,
@@ -279,7 +294,10 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
     await contents[Symbol.asyncDispose]();
     await opened[Symbol.asyncDispose]();
   };
-  return { shared, nixDatabase, find, [Symbol.asyncDispose]: close };
+  const closure = async (names: readonly PathComponent[]) =>
+    imaged?.names ?? (await roots.closure(names));
+  const takeImage = () => imaged?.takeImage();
+  return { shared, nixDatabase, find, closure, takeImage, [Symbol.asyncDispose]: close };
 }
 
 function contentsBelow(options: MountCommandOptions): string {
@@ -295,10 +313,6 @@ function endOnSignal(mount: { close(): Promise<void> }): void {
   };
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, close);
 }
-
-/** Nix takes a directory for a store only where this is in it. */
-const LINKS = pathComponentOfText(".links");
-const EMPTY_DIRECTORY: Node = { type: "directory", digest: EMPTY_DIGEST, size: 0 };
 
 /** Starts this command again without --background; returns once that has mounted. */
 async function runInBackground(): Promise<void> {

@@ -12,13 +12,19 @@ import {
   type StorePath,
 } from "@castore/nar-bridge";
 
+/** What Nix registers of a path. */
+export type RegisteredPath = Pick<
+  NarInfo,
+  "storePath" | "storeDir" | "narHash" | "narSize" | "deriver" | "references"
+>;
+
 export interface NixDatabaseOptions {
   /** Nix's NIX_STATE_DIR: its database lies in db/, roots of its garbage collector in gcroots/. */
   readonly stateDir: string;
   /** Of the directory below gcroots/ that holds the roots of this mount. */
   readonly name: string;
   /** What is known of a path, wherever it is; undefined where it is nowhere. */
-  readonly find: (storePath: StorePath) => Promise<NarInfo | undefined>;
+  readonly find: (storePath: StorePath) => Promise<RegisteredPath | undefined>;
   readonly log: Log;
 }
 
@@ -57,8 +63,8 @@ export class NixDatabase {
   }
 
   async #register(names: readonly PathComponent[]): Promise<void> {
-    const found = new Map<StorePath, NarInfo>();
-    const roots: NarInfo[] = [];
+    const found = new Map<StorePath, RegisteredPath>();
+    const roots: RegisteredPath[] = [];
     for (const name of names) {
       const closure = await this.#closure(parseStorePath(name));
       const [root] = closure;
@@ -79,8 +85,8 @@ export class NixDatabase {
   }
 
   /** The path first; empty where something is not known. */
-  async #closure(storePath: StorePath): Promise<NarInfo[]> {
-    const found: NarInfo[] = [];
+  async #closure(storePath: StorePath): Promise<RegisteredPath[]> {
+    const found: RegisteredPath[] = [];
     const seen = new Set([storePath]);
     for (const next of seen) {
       const narInfo = await this.#options.find(next).catch((error: unknown) => {
@@ -113,7 +119,7 @@ export class NixDatabase {
 
 /** As `nix-store --dump-db` writes it. */
 /** One path in the format of `nix-store --dump-db`. */
-export function registrationOf(narInfo: NarInfo): string {
+export function registrationOf(narInfo: RegisteredPath): string {
   const { storePath, storeDir, narHash, narSize, deriver, references } = narInfo;
   const path = (of: StorePath): string => formatStorePath(of, storeDir);
   const lines = [

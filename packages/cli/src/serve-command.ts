@@ -15,7 +15,7 @@ import {
 import { Command } from "commander";
 import { applyConfigFile } from "./config-file.ts";
 import { readKeys, readSecret } from "./key-files.ts";
-import { openStore, type StoreOptions, UNLEASED_MS } from "./local-store.ts";
+import { type OpenStore, openStore, type StoreOptions, UNLEASED_MS } from "./local-store.ts";
 import { openCachedServices, openServices } from "./remote-store.ts";
 import { logLine, runServer } from "./run-server.ts";
 import { collect, listenOption, parseListenAddress, parseSize } from "./settings.ts";
@@ -68,10 +68,16 @@ async function runServe(options: ServeOptions): Promise<void> {
   await (isRemote ? serveServices(options) : serveLocalStore(options));
 }
 
+/** What a cache is served from. */
+interface ServedParts extends Pick<OpenStore, "store" | "pathInfos"> {
+  readonly recipes: RecipeStore;
+  readonly rootSigningKeys: readonly RootSigningKey[];
+}
+
 /** A command that serves more than a cache. */
-interface Extension {
+export interface Extension {
   readonly name: "serve" | "netboot serve";
-  readonly extend: (server: ReturnType<typeof createCacheServer>) => void;
+  readonly extend: (server: ReturnType<typeof createCacheServer>, parts: ServedParts) => void;
 }
 
 /** Serves a local store, and what the extension adds to the server, until it is told to end. */
@@ -95,7 +101,7 @@ export async function serveLocalStore(
     upgrade: options.upgrade,
     rootKeys: rootSigningKeys.map(({ publicKey }) => publicKey.text),
   });
-  extend(server);
+  extend(server, { store, pathInfos, recipes, rootSigningKeys });
   const { chunks } = store;
   await run(name, options, server, createCacheGrpcServer({ ...shared, services: store, chunks }));
 }

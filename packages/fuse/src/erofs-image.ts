@@ -27,7 +27,7 @@ export interface ErofsSources {
   /** The contents of a file that is to lie in the image; undefined where it is to lie outside. */
   readonly inline: (file: FileNode) => Promise<Uint8Array | undefined>;
   /** Where the contents of other files lie below the data layer: an absolute path. */
-  readonly objectPath: (digest: Digest) => string;
+  readonly objectPath: (file: FileNode) => string;
 }
 
 interface Planned {
@@ -113,7 +113,7 @@ async function planOne(
   if (node.type === "symlink") inode.setData(Buffer.from(node.target, "latin1"));
   if (node.type === "file" && node.size > 0) {
     const bytes = await inline(node);
-    if (bytes === undefined) inode.setHole(objectPath(node.digest));
+    if (bytes === undefined) inode.setHole(objectPath(node));
     else if (bytes.byteLength === node.size) inode.setData(bytes);
     else throw new CastoreError("CORRUPT", `blob ${node.digest}: not ${node.size} bytes`);
   }

@@ -5,34 +5,21 @@ import { join, resolve } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import {
   CastoreError,
+  createMemoryDirectoryService,
   createStaticRootNodes,
-  type Digest,
-  type Directory,
-  directoryOf,
-  EMPTY_DIGEST,
-  type FileNode,
   type PathComponent,
-  pathComponentOfText,
-  type RootNode,
-  type StaticRootNodes,
 } from "@castore/castore";
-import { buildErofsImage } from "./erofs-image.ts";
+import { objectOf } from "./kernel-image.ts";
 import { type Mount, type MountOptions, mountStore } from "./mount.ts";
 import { abortDevice, checkMountpoint, deviceAt, unmountFuse } from "./mountpoint.ts";
 import { loadSyscalls, MOUNT_FLAG } from "./syscalls.ts";
-
-/** Files up to this size lie in the image if they are at hand; a local store keeps them inline. */
-const INLINE_BYTES_MAX = 4096;
 
 export interface KernelMountOptions
   extends Pick<
     MountOptions,
     | "mountpoint"
-    | "roots"
-    | "directories"
     | "blobs"
     | "content"
-    | "extraRoots"
     | "over"
     | "timeoutMs"
     | "cacheBytesMax"
@@ -41,16 +28,16 @@ export interface KernelMountOptions
     | "readAheadKib"
     | "log"
   > {
-  /** What to mount, with all that it needs. */
-  readonly names: readonly PathComponent[];
+  /** Makes what buildKernelImage makes, which is believed; called once it can be mounted. */
+  readonly image: () => Promise<Uint8Array>;
 }
 
 /**
  * Mounts a fixed set of names with the kernel itself as the file system: an EROFS image has all
  * metadata and the small files that are at hand, an overlay takes the other contents from a FUSE
  * directory of digests, which loads them when they are read. stat and readdir send no request.
- * Needs root, Linux 6.12 and koffi, and directories of all names at once. Another set goes over it
- * with `over`; programs that run from this one are not disturbed.
+ * Needs root, Linux 6.12 and koffi. Another set goes over it with `over`; programs that run from
+ * this one are not disturbed.
  */
 export async function mountKernel(options: KernelMountOptions): Promise<Mount> {
   const mountpoint = resolve(options.mountpoint);
@@ -59,18 +46,12 @@ export async function mountKernel(options: KernelMountOptions): Promise<Mount> {
   if (syscalls === undefined || process.geteuid?.() !== 0) {
     throw new CastoreError("UNSUPPORTED", `mount ${mountpoint}: the kernel way takes root, koffi`);
   }
-  const objects = createStaticRootNodes();
-  const image = await buildImage(options, objects);
+  const image = await options.image();
   const work = await mkdtemp(join(tmpdir(), "castore-kernel-"));
   const at = (name: string) => join(work, name);
   await mkdir(at("objects"));
   await mkdir(at("erofs"));
-  const store = await mountStore({
-    ...options,
-    ...OBJECTS,
-    mountpoint: at("objects"),
-    roots: objects,
-  });
+  const store = await mountStore({ ...options, ...OBJECTS, mountpoint: at("objects") });
   const device = deviceAt(at("objects"));
   const abort = async () => {
     if (device !== undefined) await abortDevice(device, syscalls);
@@ -98,8 +79,14 @@ export async function mountKernel(options: KernelMountOptions): Promise<Mount> {
 /** For so long a mount that is taken away serves those who still use it. */
 const USERS_MS = 2_000;
 
-/** Objects are looked up by digest; nobody else sees them. */
-const OBJECTS = { extraRoots: [], listRoot: false, over: false } as const;
+/** Objects are looked up by their names, which say all; nobody but the overlay sees them. */
+const OBJECTS = {
+  roots: { ...createStaticRootNodes(), get: async (name: PathComponent) => objectOf(name) },
+  directories: createMemoryDirectoryService(),
+  extraRoots: [],
+  listRoot: false,
+  over: false,
+};
 
 interface KernelMountParts extends Pick<MountOptions, "log"> {
   readonly store: Mount;
@@ -133,48 +120,6 @@ function mountOf(mountpoint: string, { store, abort, log = () => {} }: KernelMou
     close,
     [Symbol.asyncDispose]: close,
   };
-}
-
-/** The image of all names, while `objects` learns of the files that lie outside it. */
-async function buildImage(options: KernelMountOptions, objects: StaticRootNodes): Promise<Buffer> {
-  const { roots, directories, extraRoots = [] } = options;
-  const names = await roots.closure(options.names);
-  await roots.hold(names);
-  const found: (readonly [PathComponent, RootNode])[] = [];
-  for (const [name, node] of extraRoots) found.push([name, { node, lazy: false, final: true }]);
-  for (const name of names) {
-    const root = await roots.get(name);
-    if (root === undefined) throw new CastoreError("INCOMPLETE", `root ${name}: absent`);
-    found.push([name, root]);
-  }
-  const isLazy = found.some(([, root]) => root.lazy);
-  const entries = found.map(([name, { node }]) => [name, node] as const);
-  return buildErofsImage(entries, {
-    async directory(digest): Promise<Directory> {
-      if (digest === EMPTY_DIGEST) return directoryOf([]);
-      const directory = await directories.get(digest);
-      if (directory !== undefined) return directory;
-      throw new CastoreError("INCOMPLETE", `directory ${digest}: absent`);
-    },
-    async inline(file) {
-      if (!isLazy && file.size <= INLINE_BYTES_MAX) return readBlob(file, options);
-      objects.set(pathComponentOfText(file.digest), { node: { ...file, executable: false } });
-      return undefined;
-    },
-    objectPath: (digest: Digest) => `/${digest}`,
-  });
-}
-
-async function readBlob(file: FileNode, { blobs }: KernelMountOptions): Promise<Uint8Array> {
-  const reader = await blobs.open(file.digest);
-  if (reader === undefined) throw new CastoreError("INCOMPLETE", `blob ${file.digest}: absent`);
-  try {
-    const pieces: Uint8Array[] = [];
-    for await (const piece of reader.stream()) pieces.push(piece);
-    return Buffer.concat(pieces);
-  } finally {
-    await reader.close();
-  }
 }
 
 /** In a process of its own: the kernel looks at layers that this process serves. */

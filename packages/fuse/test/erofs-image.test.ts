@@ -53,7 +53,7 @@ describe("an EROFS image", () => {
         await reader?.close();
         return Buffer.concat(pieces);
       },
-      objectPath: (digest) => `/${digest.slice(0, 2)}/${digest.slice(2)}`,
+      objectPath: ({ digest }) => `/${digest.slice(0, 2)}/${digest.slice(2)}`,
     });
     await writeFile(`${base}/image`, image);
     await mkdir(`${base}/erofs`);

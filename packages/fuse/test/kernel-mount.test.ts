@@ -4,7 +4,8 @@ import { mkdir, rm } from "node:fs/promises";
 import { type PathComponent, pathComponentOfText } from "@castore/castore";
 import { expect, it } from "vitest";
 import { compareTrees } from "../../../test/support/compare-trees.ts";
-import { mountKernel } from "../src/kernel-mount.ts";
+import { buildKernelImage } from "../src/kernel-image.ts";
+import { type KernelMountOptions, mountKernel } from "../src/kernel-mount.ts";
 import { createMemoryStore, output, temporaryDirectory } from "./mount-fixture.ts";
 import { storePath } from "./store-path.js";
 
@@ -23,6 +24,15 @@ async function makeStore(lazy: boolean) {
   return { ...store, base, a, b, mountpoint: `${base}/mnt` };
 }
 
+function mountOf(
+  store: Awaited<ReturnType<typeof makeStore>>,
+  names: readonly PathComponent[],
+  options: Partial<KernelMountOptions> = {},
+) {
+  const image = () => buildKernelImage({ ...store, names });
+  return mountKernel({ ...store, image, ...options });
+}
+
 async function remove({ base }: { base: string }): Promise<void> {
   await rm(base, { recursive: true });
 }
@@ -32,7 +42,7 @@ it.each([
   ["lazy", true],
 ])("contents that are %s are read through the kernel's own file system", async (_, lazy) => {
   const store = await makeStore(lazy);
-  const mount = await mountKernel({ ...store, names: [store.b] });
+  const mount = await mountOf(store, [store.b]);
   expect(await output(`ls '${store.mountpoint}'`)).toBe("a\nb\n");
   const before = mount.requests();
   await output(`find '${store.mountpoint}' -printf '%s %m %l %p\n'; ls -lR '${store.mountpoint}'`);
@@ -49,11 +59,11 @@ it.each([
 
 it("a larger set goes over a smaller one, which its users keep", async () => {
   const store = await makeStore(false);
-  const first = await mountKernel({ ...store, names: [store.a] });
+  const first = await mountOf(store, [store.a]);
   const old =
     output(`cd '${store.mountpoint}/a/sub'; until [ -e '${store.mountpoint}/b' ]; do :; done
     cmp large '${store.base}/tree/sub/large' && echo same`);
-  const second = await mountKernel({ ...store, names: [store.b], over: true });
+  const second = await mountOf(store, [store.b], { over: true });
   expect(await old).toBe("same\n");
   await second.unmount();
   expect(await output(`ls '${store.mountpoint}'`)).toBe("a\n");
@@ -66,7 +76,7 @@ it("ends when it is closed although a copy of it is in another mount namespace",
   const store = await makeStore(true);
   const said: string[] = [];
   const log = (message: string) => said.push(message);
-  const mount = await mountKernel({ ...store, names: [store.a], log });
+  const mount = await mountOf(store, [store.a], { log });
   const script = `echo ready; read line; cat '${store.mountpoint}/a/sub/large' >/dev/null`;
   const user = spawn("unshare", ["-m", "--propagation", "private", "sh", "-c", script]);
   await once(user.stdout, "data");

@@ -152,10 +152,12 @@ export {
   verifySignature,
 } from "./nix/signature.ts";
 export {
+  formatImageFingerprint,
   formatRootFingerprint,
   parseRootSignature,
   type RootSignature,
   RootSigningKey,
+  type RootsImage,
   type SignedRoot,
   TrustedRootKeys,
 } from "./nix/signed-root.ts";
@@ -190,6 +192,13 @@ export {
   createCachedPathInfoService,
   createFirstPathInfoService,
 } from "./path-infos/cached-path-info-service.ts";
+export {
+  type ClosureImage,
+  encodeClosureImage,
+  type ImagedPath,
+  type ImageKeys,
+  openClosureImage,
+} from "./path-infos/closure-image.ts";
 export {
   createPathInfoGrpcService,
   type PathInfoGrpcOptions,
@@ -252,8 +261,14 @@ export type { UploadAccess } from "./server/upload-access.ts";
 export { BridgeMetrics } from "./substitution/bridge-metrics.ts";
 export { CastoreWays, type CastoreWaysOptions } from "./substitution/castore-ways.ts";
 export { type SubstitutedPath, substituteClosure } from "./substitution/closure-substitution.ts";
+export { ImagedBlobs, type ImagedBlobsOptions } from "./substitution/imaged-blobs.ts";
 export { LazyBlobs, type LazyBlobsOptions } from "./substitution/lazy-blobs.ts";
-export { type BlobSource, LazyPaths, type LazyPathsOptions } from "./substitution/lazy-paths.ts";
+export {
+  type BlobSource,
+  type BlobSources,
+  LazyPaths,
+  type LazyPathsOptions,
+} from "./substitution/lazy-paths.ts";
 export type { ContentsStore } from "./substitution/lazy-ranges.ts";
 export type { UpgradeMode } from "./substitution/nar-sources.ts";
 export { type PathCost, PathCosts } from "./substitution/path-cost.ts";

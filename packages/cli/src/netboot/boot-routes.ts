@@ -1,6 +1,7 @@
 import { createReadStream } from "node:fs";
 import { readFile, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { isCastoreError } from "@castore/castore";
 import type { createCacheServer } from "@castore/nar-bridge";
 import { formatIpxeScript } from "./ipxe-script.ts";
 import { Machines, parseMachineName, STARTED } from "./machines.ts";
@@ -18,8 +19,12 @@ export interface BootRoutesOptions {
   readonly profile?: string | undefined;
   /** Where machines may leave traces of what they touch, MACHINE.trace; else they are refused. */
   readonly traces?: string | undefined;
+  /** The image of a system, as BootImages has it. */
+  readonly imageOf: (storePath: string) => Promise<Uint8Array | undefined>;
 }
 
+/** Of systems, by store path: metadata, which count as what comes from the store. */
+const IMAGES = "/boot/images/";
 /** Longest that a machine may say about what it does. */
 const STAGE_BYTES_MAX = 1_000;
 /** Longest trace of a boot. */
@@ -30,10 +35,11 @@ const TRACE_BYTES_MAX = 16 << 20;
  * every address is sent.
  */
 export function addBootRoutes(server: CacheServer, options: BootRoutesOptions): Machines {
-  const { boot, configurations, commandLine, profile, traces } = options;
+  const { boot, configurations, commandLine, profile, traces, imageOf } = options;
   const machines = new Machines();
   server.addHook("onRequest", async (request, reply) => {
-    const kind = request.url.startsWith("/boot") ? "boot" : "store";
+    const { url } = request;
+    const kind = url.startsWith("/boot") && !url.startsWith(IMAGES) ? "boot" : "store";
     const { socket } = request.raw;
     const stop = machines.count(addressOf(request.ip), kind, socket);
     reply.raw.once("close", stop);
@@ -46,6 +52,17 @@ export function addBootRoutes(server: CacheServer, options: BootRoutesOptions): 
   for (const [name, path] of Object.entries(files)) {
     if (path !== undefined) addFile(server, `/boot/${name}`, path);
   }
+  server.get(`${IMAGES}:storePath`, async (request, reply) => {
+    const image = await imageOf((request.params as { readonly storePath: string }).storePath).catch(
+      (error: unknown) => {
+        if (isCastoreError(error, "INVALID") || isCastoreError(error, "INCOMPLETE"))
+          return undefined;
+        throw error;
+      },
+    );
+    if (image === undefined) return reply.callNotFound();
+    await reply.type("application/zstd").send(Buffer.from(image));
+  });
   server.get("/boot/machines/:machine", async (request, reply) => {
     const name = machineOf(request.params);
     if (name === undefined) return reply.callNotFound();

@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { CastoreError } from "@castore/castore";
 import type { ListenAddress } from "@castore/nar-bridge";
 import { Command } from "commander";
-import { serveLocalStore } from "../serve-command.ts";
+import { type Extension, serveLocalStore } from "../serve-command.ts";
 import { collect, listenOption, parseSize } from "../settings.ts";
+import { BootImages } from "./boot-images.ts";
 import { addBootRoutes } from "./boot-routes.ts";
 
 interface NetbootServeOptions {
@@ -50,8 +51,10 @@ async function serve(options: NetbootServeOptions): Promise<void> {
     });
   }
   const { boot, commandLine, machines: configurations, profile, traces } = options;
-  const extend = (server: Parameters<typeof addBootRoutes>[0]) => {
-    addBootRoutes(server, { boot, commandLine, configurations, profile, traces });
+  const extend: Extension["extend"] = (server, parts) => {
+    const images = new BootImages(parts);
+    const imageOf = (storePath: string) => images.of(storePath);
+    addBootRoutes(server, { boot, commandLine, configurations, profile, traces, imageOf });
   };
   await serveLocalStore({ ...options, upgrade: true }, { name: "netboot serve", extend });
 }

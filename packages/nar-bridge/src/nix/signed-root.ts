@@ -1,4 +1,4 @@
-import { formatEntryText, type Node } from "@castore/castore";
+import { type Digest, digestOf, formatEntryText, type Node } from "@castore/castore";
 import { PublicKey, parseNamedBytes, SecretKey, SIGNATURE_BYTES, signerOf } from "./ed25519-key.ts";
 import { acceptedFingerprints, type Fingerprinted, formatFingerprint } from "./fingerprint.ts";
 
@@ -24,6 +24,20 @@ export function formatRootFingerprint(path: Fingerprinted, node: Node): string {
   return rootFingerprint(formatFingerprint(path), node);
 }
 
+/** An image of the metadata of roots: a file system without contents, but for their digests. */
+export interface RootsImage {
+  /** Of its bytes. */
+  readonly digest: Digest;
+  /** In ascending order of store path. */
+  readonly roots: readonly (Fingerprinted & { readonly node: Node })[];
+}
+
+/** The text that a signature is of which says that an image shows roots as they are. */
+export function formatImageFingerprint({ digest, roots }: RootsImage): string {
+  const lines = roots.map((root) => `${formatRootFingerprint(root, root.node)}\n`);
+  return `castore-image/1;${digest};${digestOf(Buffer.from(lines.join(""), "latin1"))}`;
+}
+
 function rootFingerprint(fingerprint: string, node: Node): string {
   return `castore-root/1;${fingerprint};${formatEntryText(node)}`;
 }
@@ -46,7 +60,16 @@ export class RootSigningKey {
   }
 
   sign(path: Fingerprinted, node: Node): RootSignature {
-    const signature = this.#key.sign(formatRootFingerprint(path, node));
+    return this.#sign(formatRootFingerprint(path, node));
+  }
+
+  /** Says of an image and its roots that they belong together, and each root to its path. */
+  signImage(image: RootsImage): RootSignature {
+    return this.#sign(formatImageFingerprint(image));
+  }
+
+  #sign(text: string): RootSignature {
+    const signature = this.#key.sign(text);
     return parseRootSignature(`${this.#key.name}:${signature.toString("base64")}`);
   }
 }
@@ -79,6 +102,16 @@ export class TrustedRootKeys {
     const texts = acceptedFingerprints(path).map((text) => rootFingerprint(text, path.node));
     for (const signature of path.rootSignatures) {
       const key = signerOf(this.keys, texts, signature);
+      if (key !== undefined) return key;
+    }
+    return undefined;
+  }
+
+  /** The first trusted key that signed this image, or undefined. */
+  verifyImage(image: RootsImage, signatures: readonly RootSignature[]): PublicKey | undefined {
+    const text = formatImageFingerprint(image);
+    for (const signature of signatures) {
+      const key = signerOf(this.keys, [text], signature);
       if (key !== undefined) return key;
     }
     return undefined;

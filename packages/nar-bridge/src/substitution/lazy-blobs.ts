@@ -13,13 +13,13 @@ import {
 } from "@castore/castore";
 import type { Log } from "../log.ts";
 import { GatheredFetches } from "./gathered-fetches.ts";
-import type { BlobSource, LazyPaths } from "./lazy-paths.ts";
+import type { BlobSource, BlobSources } from "./lazy-paths.ts";
 import { type ContentsStore, LazyRanges } from "./lazy-ranges.ts";
 import type { Substituter } from "./substituter.ts";
 
 export interface LazyBlobsOptions {
   readonly store: ContentsStore;
-  readonly paths: LazyPaths;
+  readonly paths: BlobSources;
   /** For a blob that no castore server gives: its path is then fetched whole. */
   readonly substituter: Pick<Substituter, "substitute">;
   readonly log: Log;
@@ -33,9 +33,9 @@ export interface LazyBlobsOptions {
 const TRIES = 2;
 
 /**
- * The blobs of a local store and of lazy paths. One that is not there is fetched and stored,
- * verified, when it is opened; of a large one the parts that are read, where the server offers
- * that. What is wanted at the same time is fetched together.
+ * The blobs of a local store and of paths that are used before they are here. One that is not
+ * there is fetched and stored, verified, when it is opened; of a large one the parts that are read,
+ * where the server offers that. What is wanted at the same time is fetched together.
  */
 export class LazyBlobs implements Pick<BlobService, "open"> {
   readonly #options: LazyBlobsOptions;

@@ -42,6 +42,18 @@ export interface BlobSource {
   readonly way: CastoreWay;
 }
 
+/** Knows where blobs are that are not here. */
+export interface BlobSources {
+  /** Where a blob can be fetched, best first. `size` is that of a verified node. */
+  sources(
+    digest: Digest,
+    size: number | undefined,
+    options: CallOptions,
+  ): Promise<readonly BlobSource[]>;
+  /** A path that has the file, for when nobody gives it by itself. */
+  pathWith(digest: Digest, options?: CallOptions): Promise<StoreHash | undefined>;
+}
+
 interface LazyPath {
   readonly stored: StoredPathInfo;
   /** Where its contents come from, once that was asked. */
@@ -53,7 +65,7 @@ interface LazyPath {
  * trusted signature of the narinfo. Their directories are in the store, and what a castore server
  * says of their contents is kept here.
  */
-export class LazyPaths {
+export class LazyPaths implements BlobSources {
   readonly #options: LazyPathsOptions;
   readonly #contents: Pick<LocalStore, "blobs" | "blobsFor">;
   readonly #paths = new Map<StoreHash, LazyPath>();
@@ -98,7 +110,6 @@ export class LazyPaths {
     this.#unasked.add(storeHash);
   }
 
-  /** Where a blob can be fetched, best first. `size` is that of a verified node. */
   async sources(
     digest: Digest,
     size: number | undefined,
@@ -112,15 +123,10 @@ export class LazyPaths {
     }
     const listed = this.#listed.get(digest);
     if (listed !== undefined) return [listed];
-    if (size === undefined || size > CHUNK_SIZES.max) return [];
-    // What no recipe lists is its own only chunk.
-    const chunks = [{ digest, size, wireSize: undefined }];
-    const blob = { digest, size, chunks, occurrences: [] };
     const near = this.#contents.blobs;
-    return [...this.#ways].map((way) => ({ blob, references: [], near, way }));
+    return [...this.#ways].flatMap((way) => plainSources({ digest, size }, near, way));
   }
 
-  /** A path that has the file, for when nobody gives it by itself. */
   async pathWith(digest: Digest, options: CallOptions = {}): Promise<StoreHash | undefined> {
     const { directories } = this.#options.store;
     const get = (directory: Digest) => directories.get(directory, options);
@@ -222,4 +228,15 @@ export class LazyPaths {
       }
     }
   }
+}
+
+/** Where a blob that no recipe lists is fetched: it is its own only chunk. */
+export function plainSources(
+  { digest, size }: { readonly digest: Digest; readonly size: number | undefined },
+  near: BlobService,
+  way: CastoreWay,
+): BlobSource[] {
+  if (size === undefined || size > CHUNK_SIZES.max) return [];
+  const chunks = [{ digest, size, wireSize: undefined }];
+  return [{ blob: { digest, size, chunks, occurrences: [] }, references: [], near, way }];
 }
