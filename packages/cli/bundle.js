@@ -18,6 +18,7 @@ const MACHINE_THREADS = {
   "store-writer-thread": built("castore/dist/local/store-writer-thread.js"),
   "store-task-thread": built("castore/dist/local/store-task-thread.js"),
   "local-direct-content": built("castore/dist/local/local-direct-content.js"),
+  "recent-direct-content": built("castore/dist/local/recent-direct-content.js"),
 };
 const THREADS = {
   ...MACHINE_THREADS,

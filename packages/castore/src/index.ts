@@ -99,6 +99,7 @@ export { findIndexFault, type PageFault } from "./local/index-pages.ts";
 export { localDirectContent } from "./local/local-direct-content.ts";
 export type { LocalStore, LocalStoreOptions } from "./local/local-store.ts";
 export { openLocalStore } from "./local/open-local-store.ts";
+export { RecentBlobs, type RecentBlobsOptions } from "./local/recent-blobs.ts";
 export type { SeedReport } from "./local/seed-tree.ts";
 export type { Lease } from "./local/store-leases.ts";
 export {

@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import {
   CastoreError,
   digestOf,
+  type LocalStore,
   type PathComponent,
   pathComponentOfText,
   type RootNodes,
@@ -28,8 +29,8 @@ import {
   storePathHash,
 } from "@castore/nar-bridge";
 import { Command, Option } from "commander";
-import { boundedContents, heldContents } from "./bounded-contents.ts";
 import { addUpstreamOptions } from "./bridge-command.ts";
+import { type Contents, heldContents, lastingContents, recentContents } from "./contents.ts";
 import { openImagedClosure } from "./imaged-closure.ts";
 import { openCache, type StoreOptions, UNLEASED_MS } from "./local-store.ts";
 import { NixDatabase } from "./nix-database.ts";
@@ -62,7 +63,7 @@ interface MountCommandOptions extends StoreOptions, UpstreamOptions {
   readonly serveInherited?: boolean;
 }
 
-/** Below the local store: a store of its own for contents that may go. */
+/** Below the local store: a directory for contents that may go. */
 const CONTENTS = "contents";
 /** Of contents in memory where the contents in the store are limited. */
 const BLOCKS_BYTES = 4 << 20;
@@ -100,7 +101,7 @@ export function mountCommand(): Command {
       "keep about so much of files that come one by one; fetch again what is needed again",
       parseSize,
     )
-    .option("--contents <dir>", "keep those there, in place of the store")
+    .option("--contents <dir>", "keep those there, also for later mounts: on another disk, say")
     .option("--patient", "try again for ever what cannot be had; for a mount that is a system")
     .option("--trace <file>", "append to it what is touched, in order")
     .option("--prefetch <file>", "load ahead what a trace names")
@@ -232,10 +233,7 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   const { substituter, trustedKeys } = stack;
   const log = logLine;
   const { contentsMaxSize: sizeMax } = options;
-  const contents =
-    sizeMax === undefined
-      ? heldContents(store)
-      : await boundedContents(store, options.contents ?? contentsBelow(options), sizeMax);
+  const contents = await contentsOf(store, options);
   const lazyPaths = new LazyPaths({
     ...{ store, contents: contents.target, pathInfos, substituter, trustedKeys, log },
   });
@@ -300,8 +298,12 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   return { shared, nixDatabase, find, closure, takeImage, [Symbol.asyncDispose]: close };
 }
 
-function contentsBelow(options: MountCommandOptions): string {
-  return join(options.store ?? defaultStorePath(), CONTENTS);
+async function contentsOf(store: LocalStore, options: MountCommandOptions): Promise<Contents> {
+  const { contents: path, contentsMaxSize: sizeMax } = options;
+  if (sizeMax === undefined) return heldContents(store);
+  return path === undefined
+    ? recentContents(store, join(options.store ?? defaultStorePath(), CONTENTS), sizeMax)
+    : await lastingContents(store, path, sizeMax);
 }
 
 /** Takes a mount away when this process is told to end. */

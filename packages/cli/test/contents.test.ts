@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Digest } from "@castore/castore";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { boundedContents } from "../src/bounded-contents.ts";
+import { lastingContents } from "../src/contents.ts";
 import { openStore } from "../src/local-store.ts";
 
 let directory: string;
@@ -16,7 +16,7 @@ afterAll(() => rm(directory, { recursive: true, force: true }));
 it("contents beyond the limit go, those of the store beside stay", async () => {
   await using held = await openStore({ store: join(directory, "held") });
   const path = join(directory, "contents");
-  await using contents = await boundedContents(held.store, path, 2_000_000);
+  await using contents = await lastingContents(held.store, path, 2_000_000);
   const { digest: kept } = await held.store.blobs.put([randomBytes(100_000)]);
   const put: Digest[] = [];
   let looked = 0;
