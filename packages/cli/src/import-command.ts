@@ -8,6 +8,10 @@ import { createRateProgress } from "./progress.ts";
 import { openServices } from "./remote-store.ts";
 import { serviceCommand } from "./store-command.ts";
 
+/** Pieces of a NAR that are read ahead: a read waits in the pool behind the syncs of files. */
+const PIECES_AHEAD = 8;
+/** Small files under way at once, as when a tree is imported. */
+const PUTS_MAX = 4_096;
 /** What waits for longer than that grows old, and costs full collections of garbage. */
 const QUEUED_BYTES_MAX = 1 << 20;
 
@@ -54,28 +58,41 @@ export function importNarCommand(): Command {
     const ingested = await ingestNar(counted(), opened.services, {
       hash: createThreadedSha256(),
       queuedBytesMax: QUEUED_BYTES_MAX,
+      putsMax: PUTS_MAX,
       release: pool.give,
     });
     printImported(file, ingested.node, ingested);
   });
 }
 
-/** The file's bytes, a piece read ahead: with Node's 64 KiB all took twice as long. */
+/** The file's bytes: with Node's pieces of 64 KiB all took twice as long. */
 async function* piecesOf(path: string, pool: PiecePool): AsyncGenerator<Buffer, void, undefined> {
   await using file = await open(path);
+  const isRegular = (await file.stat()).isFile();
+  let position = 0;
   const read = async (): Promise<Buffer> => {
     const piece = pool.take(POOLED_PIECE_BYTES);
-    const { bytesRead } = await file.read(piece);
+    const at = isRegular ? position : null;
+    position += piece.byteLength;
+    const { bytesRead } = await file.read(piece, 0, piece.byteLength, at);
     return piece.subarray(0, bytesRead);
   };
-  let next = read();
+  const reads: Promise<Buffer>[] = [];
+  const begin = (): void => {
+    const reading = read();
+    // A failure shows when its turn comes.
+    reading.catch(() => {});
+    reads.push(reading);
+  };
+  // Of a pipe, two reads at once might come in any order.
+  while (reads.length < (isRegular ? PIECES_AHEAD : 1)) begin();
   try {
-    for (let piece = await next; piece.byteLength > 0; piece = await next) {
-      next = read();
+    for (let piece = await reads.shift(); piece?.byteLength; piece = await reads.shift()) {
+      begin();
       yield piece;
     }
   } finally {
     // The file must not be closed under a read.
-    await next.catch(() => {});
+    await Promise.allSettled(reads);
   }
 }

@@ -42,6 +42,8 @@ export interface IngestNarOptions extends CallOptions {
   readonly heldBytesMax?: number | undefined;
   /** Most bytes of large files that wait for their put; `heldBytesMax` unless told. */
   readonly queuedBytesMax?: number | undefined;
+  /** Most files being put; INGEST_PUTS_MAX unless told. The more, the fewer directory syncs. */
+  readonly putsMax?: number | undefined;
   /** What the caller proves the NAR to be: then it is not hashed here. */
   readonly narHash?: NarHash | undefined;
   /** Fresh; what computes the NAR hash instead of the caller's thread. */
@@ -110,6 +112,7 @@ class Ingest implements NarIngest {
   readonly #signal: AbortSignal | undefined;
   readonly #heldBytesMax: number;
   readonly #queuedBytesMax: number;
+  readonly #putsMax: number;
   readonly #reader: NarReader;
   readonly #hash: RunningSha256;
   readonly #narHash: NarHash | undefined;
@@ -137,6 +140,7 @@ class Ingest implements NarIngest {
     this.#hash = hash ?? createHash("sha256");
     this.#heldBytesMax = heldBytesMax ?? INGEST_HELD_BYTES_MAX;
     this.#queuedBytesMax = options.queuedBytesMax ?? this.#heldBytesMax;
+    this.#putsMax = options.putsMax ?? INGEST_PUTS_MAX;
     this.#signal = signal;
     this.#reader = createNarReader(this.#visitor(visitor));
     if (signal?.aborted) this.#onAbort();
@@ -213,7 +217,7 @@ class Ingest implements NarIngest {
   #isFull(): boolean {
     if (this.#failure !== undefined) return false;
     if (this.#queuedBytes > this.#queuedBytesMax) return true;
-    return this.#heldBytes > this.#heldBytesMax || this.#underWay.size > INGEST_PUTS_MAX;
+    return this.#heldBytes > this.#heldBytesMax || this.#underWay.size > this.#putsMax;
   }
 
   #checkSize(): void {
