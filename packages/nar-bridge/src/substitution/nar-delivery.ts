@@ -12,6 +12,9 @@ export const TAIL_BYTES = 64 * 1024;
 /** Longest that a source may take for its next bytes before the next source is tried. */
 export const SOURCE_STALL_MS_MAX = 30_000;
 
+/** Bytes hashed before others get their turn: 2 ms. */
+const HASHED_BYTES_MAX = 4 * 1024 * 1024;
+
 /** Longest that the receiver waits for its next byte, whatever is tried meanwhile. */
 export const CLIENT_WAIT_MS_MAX = 115_000;
 
@@ -128,9 +131,18 @@ class ReleasedPrefix {
     return this.#waitsSince + this.#waitMs - performance.now();
   }
 
-  /** Hex sha256 of what was released. */
-  sha256(): string {
-    return this.#hash.copy().digest("hex");
+  /** The sha256 of what was released, and of `more` after it. */
+  async sha256(more: readonly Uint8Array[] = []): Promise<Buffer> {
+    const hash = this.#hash.copy();
+    let hashed = 0;
+    for (const piece of more) {
+      hash.update(piece);
+      hashed += piece.byteLength;
+      if (hashed < HASHED_BYTES_MAX) continue;
+      hashed = 0;
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    return hash.digest();
   }
 }
 
@@ -146,6 +158,11 @@ class HeldBytes {
   constructor(size: number, options: DeliveryOptions) {
     this.#holdsAll = size <= Math.min(options.holdBytes, HOLD_BYTES_MAX);
     this.#holdMs = options.holdMs ?? HOLD_MS_MAX;
+  }
+
+  /** What did not leave. */
+  get pieces(): readonly Uint8Array[] {
+    return this.#pieces;
   }
 
   restart(): void {
@@ -205,7 +222,7 @@ async function* attemptSource(
   signal: AbortSignal,
   options: DeliveryOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const hash = createHash("sha256");
+  const prefix = createHash("sha256");
   const check = expected.contentCheck?.();
   let received = 0;
   let toSkip = released.size;
@@ -222,7 +239,7 @@ async function* attemptSource(
       if (received > expected.narSize) {
         throw new WrongBytes(`more than the ${expected.narSize} bytes expected`);
       }
-      const fresh = skipPrefix(event, toSkip, hash, released);
+      const fresh = await skipPrefix(event, toSkip, prefix, released);
       toSkip -= event.byteLength - fresh.byteLength;
       if (fresh.byteLength > 0) held.add(fresh);
     }
@@ -235,29 +252,26 @@ async function* attemptSource(
   if (received < expected.narSize) {
     throw new CastoreError("UNAVAILABLE", `ended at byte ${received} of ${expected.narSize}`);
   }
-  const narHash = narHashOf(hash.digest());
+  // Each byte is hashed once: here, or when it left.
+  const narHash = narHashOf(await released.sha256(held.pieces));
   if (narHash !== expected.narHash) throw new WrongBytes(`its hash is ${narHash}`);
   if (check?.matches() === false) throw new WrongBytes("its contents are not those of its CA");
 }
 
-/** Adds `piece` to `hash`; returns the part of it that no earlier source released. */
-function skipPrefix(
+/** The part of `piece` that no earlier source released; the part before is added to `prefix`. */
+async function skipPrefix(
   piece: Uint8Array,
   toSkip: number,
-  hash: Hash,
+  prefix: Hash,
   released: ReleasedPrefix,
-): Uint8Array {
-  if (toSkip === 0 || piece.byteLength < toSkip) {
-    hash.update(piece);
-    return toSkip === 0 ? piece : piece.subarray(piece.byteLength);
-  }
-  hash.update(piece.subarray(0, toSkip));
-  if (hash.copy().digest("hex") !== released.sha256()) {
+): Promise<Uint8Array> {
+  if (toSkip === 0) return piece;
+  prefix.update(piece.subarray(0, toSkip));
+  if (piece.byteLength < toSkip) return piece.subarray(piece.byteLength);
+  if (!prefix.digest().equals(await released.sha256())) {
     throw new WrongBytes(`its first ${released.size} bytes differ from those already sent`);
   }
-  const fresh = piece.subarray(toSkip);
-  hash.update(fresh);
-  return fresh;
+  return piece.subarray(toSkip);
 }
 
 /**
