@@ -6,6 +6,7 @@ import { startNginx } from "../test/support/nginx.ts";
 import { createNixWorld, type NixWorld } from "../test/support/nix-world.ts";
 import { repositoryRoot } from "../test/support/repository-root.ts";
 import { type Benchmark, type Case, type Measures, timed } from "./benchmark.ts";
+import { buildProfile } from "./profile.ts";
 import { startShapingRelay } from "./shaping-relay.ts";
 
 /** Of this checkout's node_modules: code, maps and native binaries, pinned by package-lock.json. */
@@ -25,7 +26,7 @@ export async function prepareSubstitute(): Promise<Benchmark> {
 
 async function prepareIn(world: NixWorld): Promise<Benchmark> {
   const parts = await buildCorpus(world);
-  const paths = [await buildProfile(world, parts)];
+  const paths = [await buildProfile(world, "profile", parts)];
   const xz = await startNginx({ directory: await world.copyToCache(paths, "xz") });
   const none = await startNginx({ directory: await world.copyToCache(paths, "none") });
   const infos = await world.pathInfos(world.store.uri, paths);
@@ -104,14 +105,6 @@ async function substitute(world: NixWorld, paths: readonly string[], url: string
   } finally {
     await rm(into.root, { recursive: true, force: true });
   }
-}
-
-/** What refers to all of `paths`, as a user's profile does. */
-async function buildProfile(world: NixWorld, paths: readonly string[]): Promise<string> {
-  const listed = paths.map((path) => `(builtins.storePath ${path})`).join(" ");
-  const expression = `builtins.toFile "profile" (toString [ ${listed} ])`;
-  const args = ["--impure", "--raw", "--store", world.store.uri, "--expr", expression];
-  return (await world.run("nix", ["eval", ...args])).stdout.trim();
 }
 
 /** Each package a path of its own, and the closure of the end-to-end tests for its references. */
