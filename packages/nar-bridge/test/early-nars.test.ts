@@ -5,6 +5,7 @@ import { storePathHash } from "../src/nix/store-path.ts";
 import {
   EARLY_HELD_BYTES_MAX,
   EARLY_NAR_BYTES_MAX,
+  EARLY_START_BYTES_MAX,
   EarlyNars,
 } from "../src/substitution/early-nars.ts";
 import { HOLD_BYTES_MAX } from "../src/substitution/nar-delivery.ts";
@@ -16,6 +17,7 @@ import { closeAfterEach } from "./close-after-each.ts";
 import { file } from "./nar-fixture.ts";
 import { makePath, narInfoPath, publish, storePathNamed, type TestPath } from "./path-fixture.ts";
 import { open, raw } from "./raw-client.ts";
+import { makeProgram, startUpgradeWorld } from "./upgrade-fixture.ts";
 
 const opened = closeAfterEach();
 
@@ -72,6 +74,20 @@ test("after the first NAR the rest of its closure is fetched, and each NAR once"
   for (const path of order) await expectNar(bridge, path);
   const stored = await bridge.pathInfos.get(storePathHash(paths.app.narInfo.storePath));
   expect(stored?.narHash).toBe(paths.app.narInfo.narHash);
+});
+
+test("from a castore server, too, the closure comes before it is asked for", async () => {
+  const [shell, program] = await makeProgram(1);
+  if (shell === undefined || program === undefined) throw new Error("no program");
+  const { relay, bridge } = await opened(startUpgradeWorld([shell, program]));
+  for (const path of [program, shell]) await raw(bridge.url + narInfoPath(path));
+  expect(relay.seen(/ \/(castore|nar)\//)).toEqual([]);
+  await expectNar(bridge, shell);
+  await until(() => bridge.pathInfos.findNar(program.narInfo.narHash) !== undefined);
+  expect(relay.seen(/^GET \/nar\//)).toEqual([]);
+  relay.faults.push([/./, { kind: "status", status: 500 }]);
+  await expectNar(bridge, program);
+  expect(await bridge.metric("castore_nars_total", { way: "castore" })).toBe(2);
 });
 
 test("who asks for a NAR that is on its way takes it over", async () => {
@@ -141,11 +157,11 @@ test("two come at once, and none starts while a client's own is downloaded", asy
   const paths = ["a", "b", "c", "d"].map((name) => found(name, { narSize: 1_000 }));
   const { early, end, names } = await startEarly(paths);
   const [first = found("a", {})] = paths;
-  const downloaded = early.downloading(first);
+  const downloaded = early.comes(first);
   expect(names()).toEqual([]);
   downloaded();
   expect(names()).toEqual(["b", "c"]);
-  const again = early.downloading(first);
+  const again = early.comes(first);
   await end("b");
   expect(names()).toEqual(["b", "c"]);
   again();
@@ -158,22 +174,70 @@ test("no more is fetched ahead than the limit, until it is asked for", async () 
     found(name, { narSize: 1_000, fileSize: third }),
   );
   const { early, end, names } = await startEarly(paths);
-  early.downloading(paths[0] ?? found("a", {}))();
+  early.comes(paths[0] ?? found("a", {}))();
   for (const name of ["b", "c", "d"]) await end(name);
   expect(names()).toEqual(["b", "c", "d"]);
   early.asked(found("c", {}).narInfo.narHash);
   expect(names()).toEqual(["b", "c", "d", "e"]);
 });
 
-test("what is under way fits into memory, and what is larger is left to who asks", async () => {
+test("what is under way fits into memory, of a large NAR its start", async () => {
   const rest = EARLY_HELD_BYTES_MAX - HOLD_BYTES_MAX + 1;
-  const sizes = { a: 1, b: HOLD_BYTES_MAX, c: HOLD_BYTES_MAX + 1, d: rest, e: 1 };
+  const sizes = { a: 1, b: HOLD_BYTES_MAX, c: rest, d: HOLD_BYTES_MAX + 1, e: 1 };
   const paths = Object.entries(sizes).map(([name, narSize]) =>
     found(name, { narSize, fileSize: 1 }),
   );
   const { early, end, names } = await startEarly(paths);
-  early.downloading(paths[0] ?? found("a", {}))();
+  early.comes(paths[0] ?? found("a", {}))();
   expect(names()).toEqual(["b"]);
   await end("b");
-  expect(names()).toEqual(["b", "d", "e"]);
+  expect(names()).toEqual(["b", "c", "d"]);
+  await end("c");
+  expect(names()).toEqual(["b", "c", "d", "e"]);
+});
+
+/** One large NAR that a client will ask for, and how many of its pieces were made. */
+async function startLarge() {
+  const piece = Buffer.alloc(1 << 20);
+  const pieces = 40;
+  const large = found("large", { narSize: pieces * piece.byteLength });
+  const made = { pieces: 0, isOver: false };
+  const first = found("first", { narSize: 1 });
+  const early = new EarlyNars({
+    async *deliver() {
+      try {
+        for (; made.pieces < pieces; made.pieces++) yield piece;
+      } finally {
+        made.isOver = true;
+      }
+    },
+    isStored: () => false,
+    stored: async () => {},
+    closureOf: () => [first, large],
+  });
+  early.comes(first)();
+  const start = EARLY_START_BYTES_MAX / piece.byteLength;
+  await until(() => made.pieces >= start);
+  for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setImmediate(resolve));
+  expect(made).toEqual({ pieces: start, isOver: false });
+  return { early, made, large };
+}
+
+test("a NAR too large to be held waits after its start for who takes it over", async () => {
+  const { early, made, large } = await startLarge();
+  using _closed = early;
+  const { narHash, narSize } = large.narInfo;
+  let read = 0;
+  for await (const { byteLength } of early.take(narHash, new AbortController().signal) ?? []) {
+    read += byteLength;
+  }
+  expect(read).toBe(narSize);
+  await until(() => made.isOver);
+});
+
+test("what waits for nobody ends with the bridge", async () => {
+  const { early, made } = await startLarge();
+  early[Symbol.dispose]();
+  await until(() => made.isOver);
+  expect(made.pieces).toBe(EARLY_START_BYTES_MAX >> 20);
 });

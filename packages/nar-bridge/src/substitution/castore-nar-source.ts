@@ -16,6 +16,8 @@ export interface CastoreNarSourceOptions {
   /** The plain NAR, where that is another way; `wireBytes` would be fetched from the server. */
   readonly plain: (wireBytes: number) => Promise<NamedOffer | undefined>;
   readonly cost: PathCostMeter;
+  /** Called once the chunks that are missing are being fetched. */
+  readonly onPlanned?: () => void;
   readonly onChunk?: (from: "local" | "remote", size: number) => void;
   /**
    * Called once bytes matched the NAR hash, with the proven path info; its blobs are being stored.
@@ -90,6 +92,7 @@ async function openTree(options: CastoreNarSourceOptions, signal: AbortSignal): 
   const plain = await options.plain(tree.wireBytes);
   takeUnlessPlain(options, await server.offer(tree), plain);
   const chunks = server.fetcher.plan(tree.missing, { cost: cost.contents });
+  options.onPlanned?.();
   const blobs = new AssembledBlobs({
     tree,
     references: recipe?.references ?? [],

@@ -9,6 +9,10 @@ import { TOGETHER_MS } from "./recent-paths.ts";
 export const EARLY_NAR_BYTES_MAX = 64 * 1024 * 1024;
 /** Bytes of NARs that are fetched and not stored yet: one of the largest and another beside it. */
 export const EARLY_HELD_BYTES_MAX = 48 * 1024 * 1024;
+/** Of a NAR that is too large to be held whole: how far it is fetched before it is asked for. */
+export const EARLY_START_BYTES_MAX = 16 * 1024 * 1024;
+/** How far it is ahead of the client that took it over. */
+export const TAKEN_BYTES_MAX = 8 * 1024 * 1024;
 /** NARs fetched early at once: the next one's round trip passes while one comes. */
 export const EARLY_NARS_PARALLEL = 2;
 /** Paths that are expected to be asked for, of all closures. */
@@ -33,21 +37,13 @@ interface ExpectedClosure {
   timer: NodeJS.Timeout;
 }
 
-/** A NAR that a client may take over until it is stored. */
-interface EarlyNar {
-  readonly size: number;
-  readonly bytes: ContentQueue;
-  readonly abort: AbortController;
-  state: "coming" | "whole";
-  isTaken: boolean;
-}
-
 /**
- * Fetches plain NARs of a closure, of which one was asked for, into the store. An old Nix asks for
- * one NAR at a time and leaves the link idle while it unpacks it. Nothing starts while a client's
- * own NAR is downloaded; a NAR above HOLD_BYTES_MAX is not fetched early, as its bytes pass while
- * they come. What is under way is held in memory, EARLY_HELD_BYTES_MAX at most, and is taken over
- * by who asks for it. A closure of which nothing was asked for during TOGETHER_MS is given up.
+ * Fetches the NARs of a closure, of which one was asked for, into the store, in whatever way they
+ * come. An old Nix asks for one NAR at a time and leaves the link idle while it unpacks it. Nothing
+ * starts while a client's own plain NAR is downloaded. What is under way is held in memory,
+ * EARLY_HELD_BYTES_MAX at most, and is taken over by who asks for it; a NAR above HOLD_BYTES_MAX
+ * waits for that after its first EARLY_START_BYTES_MAX. A closure of which nothing was asked for
+ * during TOGETHER_MS is given up.
  */
 export class EarlyNars implements Disposable {
   readonly #options: EarlyNarsOptions;
@@ -61,10 +57,10 @@ export class EarlyNars implements Disposable {
   }
 
   /**
-   * A client's NAR is being downloaded: the rest of its closure is expected from now on. The result
-   * is to be called at the download's end.
+   * A client's NAR is on its way: the rest of its closure is expected from now on. The result is to
+   * be called once the link has room for others.
    */
-  downloading(found: FoundNarInfo): () => void {
+  comes(found: FoundNarInfo): () => void {
     this.#downloads++;
     if (!this.#closures.has(found.narInfo.narHash)) this.#expect(found);
     return () => {
@@ -87,7 +83,7 @@ export class EarlyNars implements Disposable {
     this.#note(narHash);
     const early = this.#underWay.get(narHash);
     if (early === undefined || early.isTaken) return undefined;
-    early.isTaken = true;
+    early.take();
     const stop = () => early.abort.abort(signal.reason);
     signal.addEventListener("abort", stop, { once: true });
     if (signal.aborted) stop();
@@ -125,15 +121,19 @@ export class EarlyNars implements Disposable {
 
   #giveUp({ timer, members }: ExpectedClosure): void {
     clearTimeout(timer);
-    for (const narHash of members) this.#closures.delete(narHash);
+    for (const narHash of members) {
+      this.#closures.delete(narHash);
+      const early = this.#underWay.get(narHash);
+      if (early?.isTaken === false) early.abort.abort(new Error("nobody asked for it"));
+    }
   }
 
   #fill(): void {
     if (this.#isClosed || this.#downloads > 0) return;
     for (const closure of new Set(this.#closures.values())) {
       for (const found of closure.wanted.values()) {
-        const { narHash, narSize } = found.narInfo;
-        if (narSize <= HOLD_BYTES_MAX && !this.#options.isStored(narHash)) {
+        const { narHash } = found.narInfo;
+        if (!this.#underWay.has(narHash) && !this.#options.isStored(narHash)) {
           if (!this.#hasRoom(found)) return;
           closure.ahead.set(narHash, plainSizeOf(found.narInfo));
           void this.#fetch(found, closure);
@@ -144,11 +144,11 @@ export class EarlyNars implements Disposable {
   }
 
   #hasRoom({ narInfo }: FoundNarInfo): boolean {
-    let held = narInfo.narSize;
+    let held = heldMax(narInfo.narSize, EARLY_START_BYTES_MAX);
     let coming = 0;
-    for (const { size, state } of this.#underWay.values()) {
-      held += size;
-      if (state === "coming") coming++;
+    for (const early of this.#underWay.values()) {
+      held += early.heldMax;
+      if (early.state === "coming") coming++;
     }
     if (coming >= EARLY_NARS_PARALLEL) return false;
     let ahead = plainSizeOf(narInfo);
@@ -160,17 +160,13 @@ export class EarlyNars implements Disposable {
 
   async #fetch(found: FoundNarInfo, closure: ExpectedClosure): Promise<void> {
     const { narHash, narSize } = found.narInfo;
-    const early: EarlyNar = {
-      ...{ size: narSize, bytes: new ContentQueue(() => {}), abort: new AbortController() },
-      ...{ state: "coming", isTaken: false },
-    };
+    const early = new EarlyNar(narSize, () => this.#fill());
     this.#underWay.set(narHash, early);
     try {
-      const pieces = this.#options.deliver(found, early.abort.signal);
-      for await (const piece of pieces) early.bytes.push(piece);
-      early.bytes.end();
-      early.state = "whole";
-      this.#fill();
+      for await (const piece of this.#options.deliver(found, early.abort.signal)) {
+        await early.add(piece);
+      }
+      early.end();
       await this.#options.stored(narHash);
     } catch (error) {
       // Told by whoever delivers. What failed for nobody is no reason to go on.
@@ -182,4 +178,68 @@ export class EarlyNars implements Disposable {
       this.#fill();
     }
   }
+}
+
+/** A NAR that a client may take over until it is stored. */
+class EarlyNar {
+  readonly abort = new AbortController();
+  readonly bytes: ContentQueue;
+  /** full: it goes on once it is read. */
+  state: "coming" | "full" | "whole" = "coming";
+  readonly #size: number;
+  readonly #onRoom: () => void;
+  #queued = 0;
+  #isTaken = false;
+  #wake: () => void = () => {};
+
+  /** `onRoom` is told when another NAR may come. */
+  constructor(size: number, onRoom: () => void) {
+    this.#size = size;
+    this.#onRoom = onRoom;
+    this.bytes = new ContentQueue((bytes) => {
+      this.#queued -= bytes;
+      this.#wake();
+    });
+    this.abort.signal.addEventListener("abort", () => this.#wake(), { once: true });
+  }
+
+  get isTaken(): boolean {
+    return this.#isTaken;
+  }
+
+  /** Bytes that it may hold. */
+  get heldMax(): number {
+    return heldMax(this.#size, this.#isTaken ? TAKEN_BYTES_MAX : EARLY_START_BYTES_MAX);
+  }
+
+  take(): void {
+    this.#isTaken = true;
+    this.#wake();
+  }
+
+  /** Resolves once more may come. Rejects once it is given up. */
+  async add(piece: Uint8Array): Promise<void> {
+    this.bytes.push(piece);
+    this.#queued += piece.byteLength;
+    while (this.#queued > this.heldMax && !this.abort.signal.aborted) {
+      this.state = "full";
+      this.#onRoom();
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    this.abort.signal.throwIfAborted();
+    this.state = "coming";
+  }
+
+  end(): void {
+    this.bytes.end();
+    this.state = "whole";
+    this.#onRoom();
+  }
+}
+
+/** Bytes held of a NAR: all of one that is passed on only once it is proven. */
+function heldMax(narSize: number, startBytes: number): number {
+  return narSize <= HOLD_BYTES_MAX ? narSize : startBytes;
 }

@@ -37,8 +37,8 @@ export interface NarSourcesOptions {
 
 export interface NarWaysOptions {
   readonly signal: AbortSignal;
-  /** Called when a plain NAR's download starts, the only way there is; the result at its end. */
-  readonly onDownload?: (() => () => void) | undefined;
+  /** Called when the NAR begins to come; the result once the link has room for others. */
+  readonly onComing?: (() => () => void) | undefined;
 }
 
 /** The ways to a NAR: castore servers, and the NAR as its upstream serves it. */
@@ -55,20 +55,18 @@ export class NarSources implements Disposable {
   /** The ways to the NAR, best first, each made when the ones before it failed. */
   async *of(found: FoundNarInfo, options: NarWaysOptions): AsyncGenerator<NarSource> {
     const { upgrade, upstreams } = this.#options;
-    const { signal, onDownload } = options;
+    const { signal, onComing } = options;
     const { storePath, narHash } = found.narInfo;
     const tried = new Set<unknown>();
     for (let at: FoundNarInfo | undefined = found; at !== undefined; ) {
       tried.add(at.upstream);
       if (at.narInfo.narHash === narHash) {
-        let isServed = false;
         for await (const server of this.#servers(at, signal)) {
-          isServed = true;
-          yield this.#castoreSource(at, server, signal);
+          yield this.#castoreSource(at, server, options);
         }
         const asked = upgrade === "require" ? undefined : await this.#asked(at, { signal });
         if (asked !== undefined && !this.#isWrong(asked, "plain")) {
-          yield this.#plainSource(asked, isServed ? undefined : onDownload);
+          yield this.#plainSource(asked, onComing);
         }
       }
       const storeHash = storePathHash(storePath);
@@ -106,7 +104,11 @@ export class NarSources implements Disposable {
     }
   }
 
-  #castoreSource(found: FoundNarInfo, server: ContentsServer, signal: AbortSignal): NarSource {
+  #castoreSource(
+    found: FoundNarInfo,
+    server: ContentsServer,
+    { signal, onComing }: NarWaysOptions,
+  ): NarSource {
     const { narInfo, upstream } = found;
     const { recent, costOf } = this.#options;
     const storeHash = storePathHash(narInfo.storePath);
@@ -127,6 +129,7 @@ export class NarSources implements Disposable {
           this.#options.upgrade === "require" ? undefined : (of, bytes) => this.#pays(of, bytes),
       },
       plain: (wireBytes) => this.#plainOffer(found, wireBytes, { signal }),
+      onPlanned: () => onComing?.()(),
       onChunk: (from, size) => {
         metrics.chunks.inc({ from });
         metrics.chunkBytes.inc({ from }, size);
@@ -183,12 +186,12 @@ export class NarSources implements Disposable {
     return asked && plainOffer(asked);
   }
 
-  #plainSource(found: FoundNarInfo, onDownload: NarWaysOptions["onDownload"]): NarSource {
+  #plainSource(found: FoundNarInfo, onComing: NarWaysOptions["onComing"]): NarSource {
     const { narInfo, upstream } = found;
     const { store, log, costOf, onProven } = this.#options;
     const cost = costOf(storePathHash(narInfo.storePath)).contents;
     const download = async function* (signal: AbortSignal): AsyncGenerator<Uint8Array> {
-      const onEnd = onDownload?.();
+      const onEnd = onComing?.();
       try {
         yield* upstream.openNar(narInfo, { signal, cost });
       } finally {

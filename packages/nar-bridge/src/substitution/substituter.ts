@@ -352,8 +352,8 @@ export class Substituter implements AsyncDisposable {
   async *#deliverAsked(found: FoundNarInfo, options: OpenNarOptions): AsyncGenerator<Uint8Array> {
     const { narHash } = found.narInfo;
     const early = this.#early.take(narHash, options.signal);
-    const onDownload = () => this.#early.downloading(found);
-    yield* early ?? this.#deliver(found, { ...options, onDownload });
+    const onComing = () => this.#early.comes(found);
+    yield* early ?? this.#deliver(found, { ...options, onComing });
   }
 
   async *#deliver(
