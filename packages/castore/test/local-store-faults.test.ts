@@ -211,3 +211,16 @@ test("several processes put the same and different things at once", async () => 
     expect(report.directories).toBe(80);
   });
 });
+
+test("more files than a process may have open are put at once", async () => {
+  await withStore(async (store) => {
+    const script = `
+      const put = (_, i) => store.blobs.put([Buffer.alloc(5000, "file " + i)]);
+      await Promise.all(Array.from({ length: 1000 }, put));
+      await store.close();
+    `;
+    const wrapper = ["sh", "-c", 'ulimit -n 500; exec "$@"', "sh"];
+    expect(await startStoreProcess(store.path, script, { wrapper }).ended).toBe("");
+    expect(await store.check()).toMatchObject({ faultCount: 0, missing: 0, blobs: 1000 });
+  });
+});

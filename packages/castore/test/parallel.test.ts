@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { cancellable } from "../src/streams/cancellable.ts";
-import { inParallel } from "../src/streams/parallel.ts";
+import { atMost, inParallel } from "../src/streams/parallel.ts";
 
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
@@ -84,6 +84,33 @@ describe("inParallel()", () => {
     const options = { signal: controller.signal };
     const run = collect(inParallel(silent(), 1, async (n) => n, options));
     await expect(run).rejects.toBe(reason);
+  });
+});
+
+describe("atMost()", () => {
+  test("begins in order, as soon as one of so many has ended, also by a failure", async () => {
+    const run = atMost(2);
+    const begun: number[] = [];
+    const ends: ((fail: boolean) => void)[] = [];
+    const results = numbers(5).map((n) =>
+      run(() => {
+        begun.push(n);
+        return new Promise<number>((resolve, reject) =>
+          ends.push((fail) => (fail ? reject(new Error(`${n}`)) : resolve(n))),
+        );
+      }),
+    );
+    expect(begun).toEqual([0, 1]);
+    ends[1]?.(true);
+    await expect(results[1]).rejects.toThrow("1");
+    expect(begun).toEqual([0, 1, 2]);
+    for (const n of [0, 2, 3, 4]) {
+      ends[n]?.(false);
+      expect(await results[n]).toBe(n);
+    }
+    expect(begun).toEqual(numbers(5));
+    // As many as before may begin again.
+    expect(await Promise.all([run(async () => "a"), run(async () => "b")])).toEqual(["a", "b"]);
   });
 });
 

@@ -23,11 +23,7 @@ import { chunkRowsOf, plainChunks } from "./chunk-rows.ts";
 import { openBlobFile } from "./local-blob-reader.ts";
 import type { OpenStore } from "./open-store.ts";
 import { peekRow } from "./store-index.ts";
-import {
-  createTemporaryFile,
-  createTemporaryFileNow,
-  type TemporaryFile,
-} from "./temporary-file.ts";
+import { createTemporaryFile, putSmallFile, type TemporaryFile } from "./temporary-file.ts";
 
 /** What a put holds in memory before it goes to the disk, at most. */
 const GATHER_BYTES = 1 << 18;
@@ -236,11 +232,9 @@ class Spool {
   async moveTo(digest: Digest): Promise<void> {
     await this.#flushing;
     if (this.#file === undefined && !this.#dropped) {
-      this.#file = createTemporaryFileNow(this.#store);
-      this.#file.writeNow(this.gathered());
-    } else {
-      await this.#flush();
+      return putSmallFile(this.#store, digest, this.gathered());
     }
+    await this.#flush();
     if (this.#file === undefined) {
       throw new CastoreError("UNAVAILABLE", `blob ${digest}: it vanished while it was put again`);
     }

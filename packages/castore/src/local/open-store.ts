@@ -2,6 +2,7 @@ import { CastoreError } from "../castore-error.ts";
 import type { GroupSync } from "../files/sync.ts";
 import { SyncWaves } from "../files/sync-waves.ts";
 import { type Digest, digestBytes } from "../model/digest.ts";
+import { atMost } from "../streams/parallel.ts";
 import { BlobShards } from "./blob-shards.ts";
 import { DamagedBlobs } from "./damaged-blobs.ts";
 import type { StoreIndex } from "./store-index.ts";
@@ -9,6 +10,8 @@ import type { StoreLayout } from "./store-layout.ts";
 import type { StoreLeases } from "./store-leases.ts";
 import type { StoreWriter } from "./store-writer.ts";
 import { condemnedKey, type ObjectRows, type StoreWrite } from "./store-writes.ts";
+
+const SMALL_FILES_OPEN_MAX = 128;
 
 export interface OpenStoreParts {
   readonly layout: StoreLayout;
@@ -27,6 +30,8 @@ export class OpenStore {
   readonly shards: BlobShards;
   /** For files that are small enough for others to wait for them. */
   readonly waves: SyncWaves;
+  /** So few of them are open at once, as a process may not have many. */
+  readonly smallFiles = atMost(SMALL_FILES_OPEN_MAX);
   /** Blobs whose files a read has found damaged: absent, until a put has written them anew. */
   readonly damaged = new DamagedBlobs();
   /** Called after each write. */

@@ -11,8 +11,6 @@ import { storeError } from "./store-error.ts";
 export interface TemporaryFile {
   /** Appends `pieces`, which must not change until it resolves. */
   write(pieces: readonly Uint8Array[]): Promise<void>;
-  /** As `write`, blocking this thread: of a few hundred KiB at most. */
-  writeNow(bytes: Uint8Array): void;
   /**
    * Makes it the file of the blob `digest`, in place of one that may be there. Durable when
    * resolved. No other call follows but `discard`.
@@ -44,15 +42,30 @@ export async function createTemporaryFile(store: OpenStore): Promise<TemporaryFi
 }
 
 /**
- * The same, blocking this thread, for what is written at once: the trips to the pool of open,
- * write, close and rename cost more than all four of them.
+ * Makes `bytes`, a few hundred KiB at most, the file of the blob `digest`, in place of one that may
+ * be there. Durable when resolved. What blocks this thread, open, write, close and rename, takes
+ * less than the trips to the pool that would keep it free.
  */
-export function createTemporaryFileNow(store: OpenStore): TemporaryFile {
+export async function putSmallFile(
+  store: OpenStore,
+  digest: Digest,
+  bytes: Uint8Array,
+): Promise<void> {
   const path = join(store.layout.temporary, store.leases.temporaryName());
   try {
-    return new WrittenFile(store, path, openSync(path, "wx", 0o444));
+    await store.waves.run(() =>
+      store.smallFiles(async () => {
+        const file = new WrittenFile(store, path, openSync(path, "wx", 0o444));
+        try {
+          file.writeNow(bytes);
+          return await file.moveIntoShard(digest);
+        } finally {
+          await file.discard();
+        }
+      }),
+    );
   } catch (cause) {
-    throw storeError("put a blob", cause);
+    throw storeError(`put blob ${digest}`, cause);
   }
 }
 
@@ -61,7 +74,6 @@ class WrittenFile implements TemporaryFile {
   readonly #path: string;
   #descriptor: number | undefined;
   #moved = false;
-  #isLarge = false;
   #unsyncedBytes = 0;
   /** The one sync that may be under way. */
   #syncing: Promise<void> | undefined;
@@ -75,7 +87,6 @@ class WrittenFile implements TemporaryFile {
   }
 
   async write(pieces: readonly Uint8Array[]): Promise<void> {
-    this.#isLarge = true;
     let rest = pieces;
     try {
       while (rest.length > 0) {
@@ -93,19 +104,14 @@ class WrittenFile implements TemporaryFile {
   }
 
   writeNow(bytes: Uint8Array): void {
-    try {
-      for (let written = 0; written < bytes.byteLength; ) {
-        written += writeSync(this.#open(), bytes, written);
-      }
-    } catch (cause) {
-      throw storeError("put a blob", cause);
+    for (let written = 0; written < bytes.byteLength; ) {
+      written += writeSync(this.#open(), bytes, written);
     }
   }
 
   async moveTo(digest: Digest): Promise<void> {
     try {
-      if (this.#isLarge) await this.#store.groupSync.sync(await this.#moveIntoShard(digest));
-      else await this.#store.waves.run(() => this.#moveIntoShard(digest));
+      await this.#store.groupSync.sync(await this.moveIntoShard(digest));
     } catch (cause) {
       throw storeError(`put blob ${digest}`, cause);
     }
@@ -119,8 +125,8 @@ class WrittenFile implements TemporaryFile {
     this.#moved = true;
   }
 
-  /** Resolves with the directory that is to be synced. */
-  async #moveIntoShard(digest: Digest): Promise<string> {
+  /** As `moveTo`; resolves with the directory that is still to be synced. */
+  async moveIntoShard(digest: Digest): Promise<string> {
     await this.#syncing;
     if (this.#syncFault !== undefined) throw this.#syncFault.cause;
     await syncData(this.#open());

@@ -51,3 +51,20 @@ export async function* inParallel<T, R>(
     await Promise.allSettled(underWay);
   }
 }
+
+/** Runs what it is given, `limit` at once at most, in the order of the calls. */
+export function atMost(limit: number): <T>(work: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = [];
+  let free = limit;
+  return async (work) => {
+    if (free > 0) free--;
+    else await new Promise<void>((resolve) => waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = waiting.shift();
+      if (next === undefined) free++;
+      else next();
+    }
+  };
+}
