@@ -64,7 +64,7 @@ export class Chromium implements AsyncDisposable {
     ];
     this.#child = spawn("chromium", [...flags, "about:blank"], {
       stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
-      env: { PATH: process.env.PATH, HOME: this.#home },
+      env: { PATH: process.env.PATH, HOME: this.#home, TMPDIR: this.#home },
     });
     this.#child.once("error", (error) => this.#end(error.message));
     this.#child.once("close", () => this.#end("chromium has ended"));

@@ -1,4 +1,4 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -219,6 +219,7 @@ describe("where a bucket is and who asks", () => {
       "aws_access_key_id=C\naws_secret_access_key=c/=\naws_session_token=t\n",
   );
   writeFileSync(env.AWS_CONFIG_FILE, "[profile ci]\nregion = eu-west-3\n");
+  afterAll(() => rmSync(home, { recursive: true }));
   const resolve = (location: string, query = "", extra = {}) =>
     resolveS3Location(location, new Map(new URLSearchParams(query)), { ...env, ...extra });
 

@@ -60,15 +60,17 @@ function pseudoRandom(bytes: number, seed: number): Buffer {
 describe("a whole tree through a mount", () => {
   const seed = randomInt(2 ** 31);
   const store: MemoryStore = createMemoryStore();
+  let base: string;
   let original: string;
 
   beforeAll(async () => {
     console.log(`seed ${seed}`);
-    original = `${await temporaryDirectory()}/tree`;
+    base = await temporaryDirectory();
+    original = `${base}/tree`;
     await makeTree(original, seed);
     store.roots.set(pathComponentOfText("tree"), { node: await storePath(store, original) });
   });
-  afterAll(() => output(`rm -rf '${original}'`));
+  afterAll(() => output(`rm -rf '${base}'`));
 
   async function withMount(
     body: (tree: string, mounted: MountedStore) => Promise<void>,
