@@ -1,6 +1,7 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { zstdCompress, zstdDecompress } from "@castore/castore";
@@ -109,6 +110,31 @@ it("a closure is mounted from its image without a question, files come one by on
   await world.run("sh", ["-c", `nix-store --store '${into.uri}' --load-db <'${registration}'`]);
   const known = await world.run("nix-store", ["--store", into.uri, "-qR", app]);
   expect(known.stdout.trim().split("\n").sort()).toEqual([...paths].sort());
+  await umount(at);
+}, 180_000);
+
+it("small files come with those that stand next to them", async () => {
+  const { bytes } = await imageOf(app);
+  const { at, inMount, log } = await mount(bytes);
+  const many = inMount(paths.find((path) => path.endsWith("-many")) ?? "");
+  // The files of one directory: its first brings the others.
+  const first = async (directory: string) => {
+    const [name = ""] = (await readdir(join(many, directory))).sort();
+    await readFile(join(many, directory, name));
+  };
+  await first("d0");
+  proxy.clear();
+  await first("d1");
+  const names = await readdir(join(many, "d1"));
+  expect(names.length).toBe(30);
+  for (const name of names) await readFile(join(many, "d1", name));
+  const { length } = proxy.requests;
+  expect(length).toBeGreaterThan(0);
+  expect(length).toBeLessThanOrEqual(2);
+  // What lies elsewhere did not come.
+  await first("d2");
+  expect(proxy.requests.length).toBeGreaterThan(length);
+  expect(log()).toBe("");
   await umount(at);
 }, 180_000);
 

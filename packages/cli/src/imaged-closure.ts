@@ -23,8 +23,8 @@ export interface ImagedClosure {
   readonly paths: readonly ImagedPath[];
   readonly names: readonly PathComponent[];
   readonly find: (storePath: StorePath) => PathInfo | undefined;
-  /** The file system that shows it; once, as it need not stay in memory. */
-  readonly takeImage: () => Uint8Array | undefined;
+  /** The file system that shows it. */
+  readonly image: Uint8Array;
 }
 
 /**
@@ -40,16 +40,11 @@ export async function openImagedClosure(
     const bytes = zstdDecompress(await readFile(file), IMAGE_BYTES_MAX);
     const { paths, image } = openClosureImage(bytes, wanted.map(parseStorePath), keys);
     const byStorePath = new Map(paths.map(({ pathInfo }) => [pathInfo.storePath, pathInfo]));
-    let rest: Uint8Array | undefined = image;
     return {
       paths,
       names: paths.map(({ pathInfo }) => pathComponentOfText(pathInfo.storePath)),
       find: (storePath) => byStorePath.get(storePath),
-      takeImage() {
-        const taken = rest;
-        rest = undefined;
-        return taken;
-      },
+      image,
     };
   } catch (error) {
     logLine(`--image ${file}: is not used: ${messageOf(error)}`);

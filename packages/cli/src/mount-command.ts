@@ -12,6 +12,7 @@ import {
 } from "@castore/castore";
 import {
   buildKernelImage,
+  ImageNeighbours,
   INHERITED_MOUNT,
   mountKernel,
   mountStore,
@@ -182,7 +183,7 @@ async function serveByKernel(mountpoint: string, options: MountCommandOptions): 
   const { shared, nixDatabase } = stores;
   const { over, trace, prefetch } = options;
   const how = { over, trace, prefetch, readAheadKib: readAheadOf(options) };
-  const image = async () => stores.takeImage() ?? (await buildKernelImage({ ...shared, names }));
+  const image = async () => stores.image ?? (await buildKernelImage({ ...shared, names }));
   const mount = await mountKernel({ ...shared, mountpoint, image, ...how });
   await register(stores, options);
   endOnSignal(mount);
@@ -255,7 +256,12 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
           ...{ paths: imaged.paths, contents: contents.target, substituter, lazyPaths },
           roots: storeRoots,
         });
-  const blobs = new LazyBlobs({ ...{ store: contents, paths, substituter, log }, ...limits });
+  const nextTo = imaged && new ImageNeighbours(imaged.image);
+  const blobs = new LazyBlobs({
+    ...{ store: contents, paths, substituter, log },
+    neighbours: (blob) => nextTo?.after(blob) ?? [],
+    ...limits,
+  });
   const find = async (storePath: StorePath) =>
     imaged?.find(storePath) ?? (await substituter.narInfo(storePathHash(storePath)));
   const nixDatabase =
@@ -294,8 +300,8 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   };
   const closure = async (names: readonly PathComponent[]) =>
     imaged?.names ?? (await roots.closure(names));
-  const takeImage = () => imaged?.takeImage();
-  return { shared, nixDatabase, find, closure, takeImage, [Symbol.asyncDispose]: close };
+  const image = imaged?.image;
+  return { shared, nixDatabase, find, closure, image, [Symbol.asyncDispose]: close };
 }
 
 async function contentsOf(store: LocalStore, options: MountCommandOptions): Promise<Contents> {

@@ -12,6 +12,7 @@ import { directoryBytes, directoryLength, type ErofsEntry, ErofsInode } from "./
 const BLOCK = 4096;
 /** Where the metadata begins; before it lies the superblock. */
 const META_BLOCK = 1;
+export const META_AT = META_BLOCK * BLOCK;
 const SUPERBLOCK_AT = 1024;
 const MAGIC = 0xe0f5e1e2;
 const COMPAT_MTIME = 2;
@@ -65,7 +66,7 @@ export async function buildErofsImage(
     const { node, inode, nid } = one;
     // Made one at a time: all of them at once would be as large as the image once more.
     const data = node.type === "directory" ? entriesOf(one) : undefined;
-    inode.write(image, { at: META_BLOCK * BLOCK + nid * 32, nid, data });
+    inode.write(image, { at: META_AT + nid * 32, nid, data });
   }
   return image;
 }

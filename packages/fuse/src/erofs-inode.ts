@@ -13,8 +13,8 @@ const HOLE = 0xffff_ffff;
 const XATTR_HEADER_BYTES = 12;
 /** "trusted." */
 const XATTR_TRUSTED = 4;
-const FILE_TYPE = { file: 1, directory: 2, symlink: 7 } as const;
-const DIRENT_BYTES = 12;
+export const FILE_TYPE = { file: 1, directory: 2, symlink: 7 } as const;
+export const DIRENT_BYTES = 12;
 
 export interface ErofsPlace {
   readonly at: number;
@@ -110,6 +110,10 @@ function modeOf(node: Node): number {
 
 const METACOPY = "overlay.metacopy";
 const REDIRECT = "overlay.redirect";
+
+/** Where setHole's path lies in an inode of less than 4 GiB. */
+export const REDIRECT_AT =
+  COMPACT_BYTES + XATTR_HEADER_BYTES + attributeBytes(METACOPY, "") + 4 + REDIRECT.length;
 
 function metacopyBytes(path: string): number {
   return XATTR_HEADER_BYTES + attributeBytes(METACOPY, "") + attributeBytes(REDIRECT, path);

@@ -1,4 +1,5 @@
 export { buildErofsImage, type ErofsSources } from "./erofs-image.ts";
+export { ImageNeighbours } from "./image-neighbours.ts";
 export { buildKernelImage, type KernelImageOptions } from "./kernel-image.ts";
 export { type KernelMountOptions, mountKernel } from "./kernel-mount.ts";
 export { type Mount, type MountOptions, mountStore } from "./mount.ts";

@@ -66,7 +66,7 @@ async function readBlob(file: FileNode, { blobs }: KernelImageOptions): Promise<
 }
 
 /** DIGEST-SIZE: where an image says that a file's contents lie. */
-function objectName({ digest, size }: FileNode): PathComponent {
+export function objectName({ digest, size }: Pick<FileNode, "digest" | "size">): PathComponent {
   return pathComponentOfText(`${digest}-${size}`);
 }
 

@@ -4,6 +4,7 @@ import {
   type BlobService,
   type CallOptions,
   CastoreError,
+  type ChunkMeta,
   type ChunkPlan,
   type Digest,
   isCastoreError,
@@ -23,6 +24,8 @@ export interface LazyBlobsOptions {
   /** For a blob that no castore server gives: its path is then fetched whole. */
   readonly substituter: Pick<Substituter, "substitute">;
   readonly log: Log;
+  /** What to fetch along with a blob that is opened, but not to be read as a whole: likely next. */
+  readonly neighbours?: ((blob: ChunkMeta) => readonly ChunkMeta[]) | undefined;
   /** Most chunks, of 512 KiB at most, that are kept in memory. Default 48. */
   readonly chunksMax?: number | undefined;
   /** Larger blobs stay chunks, also when all of them have been here. Default: none does. */
@@ -42,6 +45,8 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
   readonly #fetches = new GatheredFetches();
   readonly #ranges: LazyRanges;
   readonly #fetching = new Map<Digest, Promise<void>>();
+  /** What comes along with others; these never reject. */
+  readonly #along = new Map<Digest, Promise<void>>();
   readonly #joining = new Set<Promise<void>>();
 
   constructor(options: LazyBlobsOptions) {
@@ -60,20 +65,27 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
 
   async open(digest: Digest, options: OpenBlobOptions = {}): Promise<BlobReader | undefined> {
     const { store, paths } = this.#options;
+    await this.#along.get(digest);
     const local = await store.blobs.open(digest, options);
     if (local !== undefined) return local;
     if (options.whole !== true) {
       const [source] = await paths.sources(digest, options.size, options);
       if (source && (await this.#ranges.isOffered(source, options))) return this.#partial(source);
     }
-    await this.#bring(digest, options);
+    const coming = this.#bring(digest, options);
+    if (options.whole !== true) this.#bringAlong(digest, options.size);
+    await coming;
     return store.blobs.open(digest, options);
   }
 
   /** Resolves once what came is in the store. */
   async idle(): Promise<void> {
     await this.#ranges.idle();
-    await Promise.allSettled([...this.#fetching.values(), ...this.#joining]);
+    await Promise.allSettled([
+      ...this.#fetching.values(),
+      ...this.#along.values(),
+      ...this.#joining,
+    ]);
   }
 
   /** A reader of a blob that is not here. Where parts cannot be had, all of it is fetched. */
@@ -126,6 +138,24 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
     await fetching;
   }
 
+  /** Starts fetching what is likely to be read next, in the same request; what fails is left. */
+  #bringAlong(digest: Digest, size: number | undefined): void {
+    const files = size === undefined ? [] : this.#options.neighbours?.({ digest, size });
+    for (const file of files ?? []) {
+      if (this.#fetching.has(file.digest)) continue;
+      const coming = this.#fetchAlong(file)
+        .catch(() => {}) // whoever needs it is told
+        .finally(() => this.#along.delete(file.digest));
+      this.#along.set(file.digest, coming);
+    }
+  }
+
+  async #fetchAlong({ digest, size }: ChunkMeta): Promise<void> {
+    const { signal } = new AbortController();
+    const [source] = await this.#options.paths.sources(digest, size, { signal });
+    if (source !== undefined) await this.#fetchFrom(source, signal, { unlessHeld: true });
+  }
+
   /** If need be it comes with its whole path; rejects where that fails. */
   async #fetch(digest: Digest, options: OpenBlobOptions): Promise<void> {
     const { paths, substituter, log } = this.#options;
@@ -156,12 +186,17 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
     }
   }
 
-  async #fetchFrom(source: BlobSource, signal: AbortSignal): Promise<void> {
-    const { chunks } = source.blob;
-    const found = await this.#options.store.chunks.has(
-      chunks.map(({ digest }) => digest),
+  async #fetchFrom(
+    source: BlobSource,
+    signal: AbortSignal,
+    { unlessHeld = false } = {},
+  ): Promise<void> {
+    const { chunks, digest } = source.blob;
+    const [isHeld, ...found] = await this.#options.store.chunks.has(
+      [digest, ...chunks.map((chunk) => chunk.digest)],
       { signal },
     );
+    if (unlessHeld && isHeld === true) return;
     const missing = chunks.filter((_, index) => found[index] !== true);
     const assemble = (plan: ChunkPlan) => this.#assemble(source, missing, plan);
     await this.#fetches.run(source.way, missing, assemble);
