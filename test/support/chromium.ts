@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable, Writable } from "node:stream";
@@ -64,6 +65,7 @@ export class Chromium implements AsyncDisposable {
     ];
     this.#child = spawn("chromium", [...flags, "about:blank"], {
       stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
+      detached: true,
       env: { PATH: process.env.PATH, HOME: this.#home, TMPDIR: this.#home },
     });
     this.#child.once("error", (error) => this.#end(error.message));
@@ -96,8 +98,10 @@ export class Chromium implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const gone = once(this.#child, "close");
-    if (this.#child.exitCode === null && this.#child.kill("SIGKILL")) await gone;
-    rmSync(this.#home, { recursive: true, force: true, maxRetries: 5 });
+    const { pid, exitCode } = this.#child;
+    // All of its processes, as each of them writes there.
+    if (pid !== undefined && exitCode === null && process.kill(-pid, "SIGKILL")) await gone;
+    await rm(this.#home, { recursive: true, force: true, maxRetries: 20 });
   }
 
   async #call(method: string, params: object = {}): Promise<Readonly<Record<string, unknown>>> {
