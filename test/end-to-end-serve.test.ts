@@ -21,13 +21,8 @@ describe("nix with castore serve", () => {
     world = await createNixWorld();
     app = await world.build("app");
     app2 = await world.build("app", { version: "2" });
-    const keyFile = join(world.directory, "serve-key");
-    const secret = (await world.run("nix", ["key", "generate-secret", "--key-name", "serve-1"]))
-      .stdout;
-    writeFileSync(keyFile, secret, { mode: 0o600 });
-    serveKey = `serve-1:${Buffer.from(secret.split(":")[1] ?? "", "base64")
-      .subarray(32)
-      .toString("base64")}`;
+    const keyFile = await world.createKey("serve-1");
+    serveKey = await world.publicKeyOf(keyFile);
     const args = ["--store", world.temporary("serve-store"), "--signing-key", keyFile];
     serve = await startCastore("serve", args);
     wire = await startCountingProxy(serve.url);

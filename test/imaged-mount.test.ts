@@ -27,9 +27,7 @@ beforeAll(async () => {
   world = await createNixWorld();
   app = await world.build("app", { bigBytes: `${BIG_BYTES}` });
   paths = (await world.pathInfos(world.store.uri, [app])).map(({ path }) => path);
-  const keyFile = world.temporary("root-key");
-  const key = (await world.run("nix", ["key", "generate-secret", "--key-name", "roots-1"])).stdout;
-  writeFileSync(keyFile, key, { mode: 0o600 });
+  const keyFile = await world.createKey("roots-1");
   rootKey = await world.publicKeyOf(keyFile);
   const boot = world.temporary("boot");
   mkdirSync(boot);

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { lstatSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -30,9 +30,7 @@ beforeAll(async () => {
   app = await world.build("app", { bigBytes: `${BIG_BYTES}` });
   paths = (await world.pathInfos(world.store.uri, [app])).map(({ path }) => path);
   const cache = await world.copyToCache([app], "none");
-  const keyFile = world.temporary("root-key");
-  const key = (await world.run("nix", ["key", "generate-secret", "--key-name", "roots-1"])).stdout;
-  writeFileSync(keyFile, key, { mode: 0o600 });
+  const keyFile = await world.createKey("roots-1");
   const store = world.temporary("serve");
   serve = await startCastore("serve", ["--store", store, "--root-signing-key", keyFile]);
   await world.run("nix", ["copy", "--from", `file://${cache}`, "--to", serve.url, app]);

@@ -26,9 +26,7 @@ beforeAll(async () => {
   world = await createNixWorld();
   app = await world.build("app", { bigBytes: `${BIG_BYTES}` });
   paths = (await world.pathInfos(world.store.uri, [app])).map(({ path }) => path);
-  const keyFile = world.temporary("root-key");
-  const key = (await world.run("nix", ["key", "generate-secret", "--key-name", "roots-1"])).stdout;
-  writeFileSync(keyFile, key, { mode: 0o600 });
+  const keyFile = await world.createKey("roots-1");
   const keys = ["--root-signing-key", keyFile, "--signing-key", world.secretKeyFile];
   const served = ["--store", world.temporary("serve"), ...keys];
   startServe = (port) => startCastore("serve", ["--listen", `127.0.0.1:${port}`, ...served]);

@@ -276,9 +276,7 @@ describe("castore export", () => {
   });
 
   it("--root-signing-key signs every root, and names its key", async () => {
-    const secret = await world.run("nix", ["key", "generate-secret", "--key-name", "roots-1"]);
-    const keyFile = world.temporary("root-key");
-    writeFileSync(keyFile, secret.stdout, { mode: 0o600 });
+    const keyFile = await world.createKey("roots-1");
     const directory = world.temporary("exported");
     await runExport(directory, "--root-signing-key", keyFile, small);
     const { rootKeys } = JSON.parse(readFileSync(join(directory, "info"), "utf8"));

@@ -1,4 +1,3 @@
-import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type CastoreProcess, runCastore, startCastore } from "./castore-process.ts";
 import type { NixWorld } from "./nix-world.ts";
@@ -58,9 +57,7 @@ export async function createNetbootSite(
   const argstr = named.flatMap((pair) => ["--argstr", ...pair]);
   const evaluate = ["--no-out-link", expression, "-A", "system", "--store", world.store.uri];
   const system = (await world.run("nix-build", [...evaluate, ...argstr])).stdout.trim();
-  const rootKey = world.temporary("root-key");
-  const secret = await world.run("nix", ["key", "generate-secret", "--key-name", "root-1"]);
-  await writeFile(rootKey, secret.stdout, { mode: 0o600 });
+  const rootKey = await world.createKey("root-1");
   const trustedRootKey = await world.publicKeyOf(rootKey);
   const build = async (more: readonly string[]) => {
     const out = world.temporary("boot");

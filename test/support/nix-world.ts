@@ -71,6 +71,8 @@ export interface NixWorld extends AsyncDisposable {
   substitute(paths: readonly string[], options: SubstituteOptions): Promise<NixStore>;
   /** The reference closure of `paths`, sorted by path. */
   pathInfos(store: string, paths: readonly string[]): Promise<readonly PathInfo[]>;
+  /** A new file with a secret key of this name. */
+  createKey(name: string): Promise<string>;
   /** The public half of the key in a file, `name:base64`. */
   publicKeyOf(secretKeyFile: string): Promise<string>;
   /** A fresh name below `directory`; nothing is made. */
@@ -104,20 +106,27 @@ export async function createNixWorld(): Promise<NixWorld> {
   };
   const createStore = () => storeIn(temporary("store"));
   const store = createStore();
-  const secretKeyFile = join(directory, "secret-key");
   mkdirSync(join(directory, "conf"));
-  const secret = (await run("nix", ["key", "generate-secret", "--key-name", "world-1"])).stdout;
-  writeFileSync(secretKeyFile, secret, { mode: 0o600 });
+  const createKey = async (name: string) => {
+    const file = temporary(`${name}-secret-key`);
+    const secret = await run("nix", ["key", "generate-secret", "--key-name", name]);
+    writeFileSync(file, secret.stdout, { mode: 0o600 });
+    return file;
+  };
+  const publicKeyIn = async (file: string) => publicKeyOf(await readFile(file, "utf8"));
+  const secretKeyFile = await createKey("world-1");
+  const publicKey = await publicKeyIn(secretKeyFile);
   return {
     directory,
     store,
     secretKeyFile,
-    publicKey: publicKeyOf(secret),
+    publicKey,
     createStore,
     run,
     attempt,
     temporary,
-    publicKeyOf: async (file) => publicKeyOf(await readFile(file, "utf8")),
+    createKey,
+    publicKeyOf: publicKeyIn,
     async build(attribute, args = {}) {
       const expression = join(repositoryRoot(), "test/support/closure.nix");
       const named = Object.entries(args).flatMap(([key, value]) => ["--argstr", key, value]);
@@ -142,7 +151,7 @@ export async function createNixWorld(): Promise<NixWorld> {
       const target = into ?? createStore();
       const named = {
         substituters: urls.join(" "),
-        "trusted-public-keys": (trustedKeys ?? [publicKeyOf(secret)]).join(" "),
+        "trusted-public-keys": (trustedKeys ?? [publicKey]).join(" "),
         ...settings,
       };
       const flags = Object.entries(named).flatMap(([key, value]) => ["--option", key, value]);
