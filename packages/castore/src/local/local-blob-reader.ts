@@ -1,5 +1,6 @@
-import { closeSync, fstatSync, openSync, read, readSync } from "node:fs";
+import { closeSync, fstatSync, openSync, read } from "node:fs";
 import { CastoreError, systemCodeOf } from "../castore-error.ts";
+import { readRange } from "../files/read-range.ts";
 import { createDigestHasher, type Digest, digestOf } from "../model/digest.ts";
 import type { BlobReader, StreamOptions } from "../services/blob-service.ts";
 import { createBytesReader } from "../services/memory-blob-service.ts";
@@ -8,8 +9,6 @@ import { type PiecePool, POOLED_PIECE_BYTES } from "../streams/piece-pool.ts";
 import type { OpenStore } from "./open-store.ts";
 import { storeError } from "./store-error.ts";
 
-/** Bytes read at once, and ahead. */
-const PIECE_BYTES = POOLED_PIECE_BYTES;
 /**
  * A file up to this is read at once, in this thread: half the time of four trips to the pool. Of
  * larger ones only reads go there: three trips less for each file.
@@ -54,13 +53,11 @@ function readSmallFile(file: BlobFile): Uint8Array {
   const { path, digest, size } = file;
   // One byte more, so that a file that has grown shows.
   const bytes = Buffer.allocUnsafeSlow(size + 1);
-  let got = 0;
+  let got: number;
   try {
     const fd = openSync(path, "r");
     try {
-      for (let read = -1; read !== 0 && got < bytes.byteLength; got += read) {
-        read = readSync(fd, bytes, got, bytes.byteLength - got, got);
-      }
+      got = readRange(fd, { start: 0, end: bytes.byteLength, at: 0 }, bytes);
     } finally {
       closeSync(fd);
     }
@@ -137,7 +134,7 @@ class FileReader implements BlobReader {
   }
 
   async #read(from: number, end: number, pool: PiecePool | undefined): Promise<Uint8Array> {
-    const size = Math.min(PIECE_BYTES, end - from);
+    const size = Math.min(POOLED_PIECE_BYTES, end - from);
     const piece = pool?.take(size) ?? Buffer.allocUnsafeSlow(size);
     let got = 0;
     while (got < piece.byteLength) {

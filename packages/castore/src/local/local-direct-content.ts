@@ -1,4 +1,5 @@
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
+import { readRange } from "../files/read-range.ts";
 import type { Digest } from "../model/digest.ts";
 import type {
   DirectContent,
@@ -56,16 +57,11 @@ class OpenFiles {
     this.#pathOf = pathOf;
   }
 
-  read(digest: Buffer, { start, end, at }: DirectRange, target: Buffer): boolean {
+  read(digest: Buffer, range: DirectRange, target: Buffer): boolean {
     try {
-      const descriptor = this.#open(digest.toString("hex"));
-      let position = start;
-      while (position < end) {
-        const n = readSync(descriptor, target, at + position - start, end - position, position);
-        if (n === 0) return false; // shorter than it should be: not this blob
-        position += n;
-      }
-      return true;
+      // Shorter than it should be, it is not this blob.
+      const count = readRange(this.#open(digest.toString("hex")), range, target);
+      return count === range.end - range.start;
     } catch {
       return false; // absent, or a fault that shows again where the blob is opened properly
     }

@@ -1,15 +1,7 @@
-import {
-  closeSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { CastoreError } from "../castore-error.ts";
+import { readRange } from "../files/read-range.ts";
 import { createDigestHasher, type Digest } from "../model/digest.ts";
 import type {
   BlobReader,
@@ -137,7 +129,7 @@ export class RecentBlobs implements BlobService {
     if (kept === undefined || (size !== undefined && size !== kept.size)) return undefined;
     const file = openSync(this.#fileOf(digest), "r");
     try {
-      return readRange(digest, file, { start: 0, end: kept.size });
+      return readPart(digest, file, { start: 0, end: kept.size });
     } finally {
       closeSync(file);
     }
@@ -205,7 +197,7 @@ function fileReader(digest: Digest, file: number, size: number): BlobReader {
       for (let from = range.start; from < range.end; from += PIECE_BYTES_MAX) {
         signal?.throwIfAborted();
         if (!isOpen) throw new CastoreError("CLOSED", `blob ${digest}: the reader is closed`);
-        yield readRange(digest, file, {
+        yield readPart(digest, file, {
           start: from,
           end: Math.min(from + PIECE_BYTES_MAX, range.end),
         });
@@ -216,16 +208,13 @@ function fileReader(digest: Digest, file: number, size: number): BlobReader {
   };
 }
 
-function readRange(
+function readPart(
   digest: Digest,
   file: number,
   { start, end }: { readonly start: number; readonly end: number },
 ): Uint8Array {
   const bytes = Buffer.allocUnsafeSlow(end - start);
-  for (let at = 0; at < bytes.length; ) {
-    const count = readSync(file, bytes, at, bytes.length - at, start + at);
-    if (count === 0) throw new CastoreError("CORRUPT", `blob ${digest}: ends at ${start + at}`);
-    at += count;
-  }
-  return bytes;
+  const count = readRange(file, { start, end, at: 0 }, bytes);
+  if (count === bytes.length) return bytes;
+  throw new CastoreError("CORRUPT", `blob ${digest}: ends at ${start + count}`);
 }

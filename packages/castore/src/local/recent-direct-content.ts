@@ -1,6 +1,7 @@
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { join } from "node:path";
-import type { DirectContent, DirectRange } from "../services/direct-content.ts";
+import { readRange } from "../files/read-range.ts";
+import type { DirectContent } from "../services/direct-content.ts";
 
 /** The blobs of a RecentBlobs in the directory `path`. */
 export function openDirectContent(path: string): DirectContent {
@@ -10,7 +11,7 @@ export function openDirectContent(path: string): DirectContent {
         // Not kept open: what is deleted must give its memory back.
         const file = openSync(join(path, digest.toString("hex")), "r");
         try {
-          return isRead(file, range, target);
+          return readRange(file, range, target) === range.end - range.start;
         } finally {
           closeSync(file);
         }
@@ -21,13 +22,4 @@ export function openDirectContent(path: string): DirectContent {
     descriptor: () => undefined,
     close() {},
   };
-}
-
-function isRead(file: number, { start, end, at }: DirectRange, target: Buffer): boolean {
-  for (let position = start; position < end; ) {
-    const count = readSync(file, target, at + position - start, end - position, position);
-    if (count === 0) return false;
-    position += count;
-  }
-  return true;
 }

@@ -1,14 +1,7 @@
-import {
-  type BigIntStats,
-  closeSync,
-  constants,
-  fstatSync,
-  openSync,
-  read,
-  readSync,
-} from "node:fs";
+import { type BigIntStats, closeSync, constants, fstatSync, openSync, read } from "node:fs";
 import { promisify } from "node:util";
-import { CastoreError, type CastoreErrorCode } from "../castore-error.ts";
+import { CastoreError, type CastoreErrorCode, systemCodeOf } from "../castore-error.ts";
+import { readRange } from "../files/read-range.ts";
 import type { FileNode } from "../model/node.ts";
 import type { PathComponent } from "../model/path-component.ts";
 import type { BlobService, PutBlobOptions } from "../services/blob-service.ts";
@@ -149,13 +142,9 @@ function openFile({ path, name }: MetFile): OpenFile {
 
 function readWhole(file: OpenFile): Buffer {
   const contents = Buffer.allocUnsafe(Number(file.stats.size));
-  let filled = 0;
-  while (filled < contents.byteLength) {
-    const rest = contents.byteLength - filled;
-    const count = tried(file.path, () => readSync(file.fd, contents, filled, rest, filled));
-    if (count === 0) throw changed(file.path);
-    filled += count;
-  }
+  const range = { start: 0, end: contents.byteLength, at: 0 };
+  const count = tried(file.path, () => readRange(file.fd, range, contents));
+  if (count < contents.byteLength) throw changed(file.path);
   checkUnchanged(file);
   return contents;
 }
@@ -214,7 +203,7 @@ function fileFault(
   cause: unknown,
   absent: CastoreErrorCode = "UNAVAILABLE",
 ): CastoreError {
-  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+  const code = systemCodeOf(cause) ?? "";
   const codes: Readonly<Record<string, CastoreErrorCode>> = {
     EACCES: "DENIED",
     EPERM: "DENIED",
