@@ -100,18 +100,20 @@ export class TrustedRootKeys {
   /** The first trusted key that signed this root, or undefined. */
   verify(path: SignedRoot): PublicKey | undefined {
     const texts = acceptedFingerprints(path).map((text) => rootFingerprint(text, path.node));
-    for (const signature of path.rootSignatures) {
-      const key = signerOf(this.keys, texts, signature);
-      if (key !== undefined) return key;
-    }
-    return undefined;
+    return this.#firstSigner(texts, path.rootSignatures);
   }
 
   /** The first trusted key that signed this image, or undefined. */
   verifyImage(image: RootsImage, signatures: readonly RootSignature[]): PublicKey | undefined {
-    const text = formatImageFingerprint(image);
+    return this.#firstSigner([formatImageFingerprint(image)], signatures);
+  }
+
+  #firstSigner(
+    texts: readonly string[],
+    signatures: readonly RootSignature[],
+  ): PublicKey | undefined {
     for (const signature of signatures) {
-      const key = signerOf(this.keys, [text], signature);
+      const key = signerOf(this.keys, texts, signature);
       if (key !== undefined) return key;
     }
     return undefined;

@@ -151,9 +151,12 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
   }
 
   async #fetchAlong({ digest, size }: ChunkMeta): Promise<void> {
+    const { store, paths } = this.#options;
     const { signal } = new AbortController();
-    const [source] = await this.#options.paths.sources(digest, size, { signal });
-    if (source !== undefined) await this.#fetchFrom(source, signal, { unlessHeld: true });
+    const [isHeld] = await store.chunks.has([digest], { signal });
+    if (isHeld === true) return;
+    const [source] = await paths.sources(digest, size, { signal });
+    if (source !== undefined) await this.#fetchFrom(source, signal);
   }
 
   /** If need be it comes with its whole path; rejects where that fails. */
@@ -186,17 +189,12 @@ export class LazyBlobs implements Pick<BlobService, "open"> {
     }
   }
 
-  async #fetchFrom(
-    source: BlobSource,
-    signal: AbortSignal,
-    { unlessHeld = false } = {},
-  ): Promise<void> {
-    const { chunks, digest } = source.blob;
-    const [isHeld, ...found] = await this.#options.store.chunks.has(
-      [digest, ...chunks.map((chunk) => chunk.digest)],
+  async #fetchFrom(source: BlobSource, signal: AbortSignal): Promise<void> {
+    const { chunks } = source.blob;
+    const found = await this.#options.store.chunks.has(
+      chunks.map(({ digest }) => digest),
       { signal },
     );
-    if (unlessHeld && isHeld === true) return;
     const missing = chunks.filter((_, index) => found[index] !== true);
     const assemble = (plan: ChunkPlan) => this.#assemble(source, missing, plan);
     await this.#fetches.run(source.way, missing, assemble);

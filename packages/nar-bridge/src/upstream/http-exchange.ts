@@ -1,4 +1,4 @@
-import { messageOf } from "@castore/castore";
+import { messageOf, systemCodeOf } from "@castore/castore";
 import type { Connection, ConnectionPool } from "./connection-pool.ts";
 
 /** One request on one connection, until its answer is read or given up. */
@@ -31,12 +31,8 @@ export class Exchange {
 
 /** Whether a kept connection was found to be dead. */
 export function isBrokenConnection(error: unknown): boolean {
-  const code = errorCode(error);
+  const code = systemCodeOf(error);
   return code === "ECONNRESET" || code === "EPIPE" || code === "UND_ERR_SOCKET";
-}
-
-function errorCode(error: unknown): unknown {
-  return error instanceof Error && "code" in error ? error.code : undefined;
 }
 
 /** What went wrong, in the words of people. */
@@ -54,5 +50,5 @@ export function describeFailure(error: unknown): string {
     UND_ERR_SOCKET: "the connection was closed",
   };
   const message = messageOf(error);
-  return texts[String(errorCode(error))] ?? message;
+  return texts[systemCodeOf(error) ?? ""] ?? message;
 }
