@@ -13,6 +13,7 @@ export const CACHE_BYTES_MAX = 10 * 2 ** 30;
 
 /** For servers: they take leases, so what nobody holds need not stay for long. */
 export const UNLEASED_MS = 5_000;
+
 export interface StoreOptions {
   readonly store?: string;
   /** Bytes. Without it nothing is evicted: what was put may be nowhere else. */

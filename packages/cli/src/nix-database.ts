@@ -117,7 +117,6 @@ export class NixDatabase {
   }
 }
 
-/** As `nix-store --dump-db` writes it. */
 /** One path in the format of `nix-store --dump-db`. */
 export function registrationOf(narInfo: RegisteredPath): string {
   const { storePath, storeDir, narHash, narSize, deriver, references } = narInfo;

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { closeSync, fstatSync, openSync, write } from "node:fs";
 import { promisify } from "node:util";
+import { systemCodeOf } from "@castore/castore";
 
 /** Where bytes go that are many. */
 export interface StandardOutput extends AsyncDisposable {
@@ -53,7 +54,7 @@ class PipeOutput implements StandardOutput {
       this.#release(piece);
     } catch (error) {
       // A reader that has seen enough is no failure, as in main.ts.
-      if (error instanceof Error && "code" in error && error.code === "EPIPE") process.exit(0);
+      if (systemCodeOf(error) === "EPIPE") process.exit(0);
       throw error;
     }
   }

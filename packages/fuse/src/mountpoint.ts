@@ -4,7 +4,7 @@ import { mkdtemp, readdir, realpath, rmdir, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { CastoreError } from "@castore/castore";
+import { CastoreError, systemCodeOf } from "@castore/castore";
 import { loadSyscalls, MOUNT_FLAG, type Syscalls, UMOUNT_FLAG } from "./syscalls.ts";
 
 /** The file system type, as /proc/mounts shows it. */
@@ -168,7 +168,7 @@ export async function checkMountpoint(mountpoint: string, over: boolean): Promis
     entries = over ? [] : await readdir(mountpoint);
   } catch (cause) {
     if (cause instanceof CastoreError) throw cause;
-    const code = cause instanceof Error && "code" in cause ? String(cause.code) : String(cause);
+    const code = systemCodeOf(cause) ?? String(cause);
     const hint = code === DEAD_MOUNT ? ": a mount whose server is gone; unmount it first" : "";
     throw new CastoreError("INVALID", `mountpoint ${mountpoint}: ${code}${hint}`, { cause });
   }

@@ -1,7 +1,7 @@
 import { createReadStream } from "node:fs";
 import { readFile, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { isCastoreError } from "@castore/castore";
+import { isCastoreError, systemCodeOf } from "@castore/castore";
 import type { createCacheServer } from "@castore/nar-bridge";
 import { formatIpxeScript } from "./ipxe-script.ts";
 import { Machines, parseMachineName, STARTED } from "./machines.ts";
@@ -118,7 +118,7 @@ async function configurationOf(directory: string | undefined, name: string): Pro
     try {
       return await readFile(join(directory, `${file}.conf`), "utf8");
     } catch (error) {
-      if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+      if (systemCodeOf(error) !== "ENOENT") throw error;
     }
   }
   return "";
