@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { openLocalStore } from "@castore/castore";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { runCastore, startCastore } from "../../../test/support/castore-process.ts";
 import type { StorePath } from "../src/nix/store-path.ts";
@@ -10,7 +11,7 @@ import { makePath, narInfoPath, SECRET_KEY, type TestPath } from "./path-fixture
 import { raw } from "./raw-client.ts";
 import { Relay } from "./relay.ts";
 import { type Serve, startServe, upload } from "./serve-fixture.ts";
-import { NOISE } from "./upgrade-fixture.ts";
+import { holdSomething, NOISE } from "./upgrade-fixture.ts";
 
 const PATHS = 100;
 const TRUST = ["--trusted-public-key", SECRET_KEY.publicKey.text];
@@ -105,6 +106,11 @@ describe("requests for a closure of 100 paths", () => {
     await using files = await serveFiles(to);
     await using relay = await Relay.start(files.url);
     const count = (pattern: RegExp) => relay.seen(pattern).length;
+    for (const name of ["static", "static-part"]) {
+      const path = join(directoryOf, name);
+      await using local = await openLocalStore({ path, create: true });
+      await holdSomething({ store: local });
+    }
     await using bridge = await startCastore("bridge", [
       ...[...store("static"), "--upstream", relay.url, ...TRUST],
     ]);

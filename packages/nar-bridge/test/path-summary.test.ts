@@ -14,7 +14,12 @@ import { directory, file, type Tree } from "./nar-fixture.ts";
 import { makePath, SECRET_KEY, type TestPath } from "./path-fixture.ts";
 import { raw } from "./raw-client.ts";
 import { Relay } from "./relay.ts";
-import { startCompanionWorld, startUpgradeWorld, storeHashOf } from "./upgrade-fixture.ts";
+import {
+  holdSomething,
+  startCompanionWorld,
+  startUpgradeWorld,
+  storeHashOf,
+} from "./upgrade-fixture.ts";
 
 const use = closeAfterEach();
 
@@ -69,6 +74,7 @@ const most = ({ file: { byteLength } }: TestPath) => byteLength * 1.02 + 16 * 10
 describe("a path of many small files of which the client", () => {
   test("has nothing comes as its NAR, for a summary's bytes more", async () => {
     const { relay, bridge, cache } = await use(startCompanionWorld([old]));
+    await holdSomething(bridge);
     expect((await raw(bridge.url + old.bridged)).body.equals(old.nar)).toBe(true);
     expect(cache.seen("nar").length).toBe(1);
     expect(relay.seen(CASTORE).map(({ path }) => path)).toEqual([
@@ -141,6 +147,7 @@ test("--upgrade require asks for no summary", async () => {
 
 test("a server without the feature is asked for the whole at once", async () => {
   const { relay, bridge, cache } = await use(startCompanionWorld([old, near]));
+  await holdSomething(bridge);
   const change = (body: Buffer) => {
     const info = JSON.parse(body.toString());
     const features = info.features.filter((feature: string) => feature !== "summary");
@@ -188,6 +195,7 @@ test("from static files: one where the client has nothing, three where it has mo
   const relay = await use(Relay.start(files.url));
   const companions = new Map([[cache.origin, `${relay.url}/`]]);
   const bridge = await use(startBridge({ upstreams: [cache.origin], companions }));
+  await holdSomething(bridge);
   const asked = () => relay.requests.splice(0).map(({ path }) => path.split("/")[1]);
   expect((await raw(bridge.url + old.bridged)).body.equals(old.nar)).toBe(true);
   expect(relay.bytes(/./) + old.file.byteLength).toBeLessThan(most(old));

@@ -87,6 +87,11 @@ export async function startCompanionWorld(
   };
 }
 
+/** Has the bridge's store hold something, so that it asks what its next path may be made of. */
+export async function holdSomething({ store }: Pick<Bridge, "store">): Promise<void> {
+  await store.blobs.put([Buffer.from("what no path has")]);
+}
+
 export function storeHashOf({ narInfo }: TestPath) {
   return storePathHash(narInfo.storePath);
 }

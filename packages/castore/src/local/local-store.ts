@@ -89,6 +89,8 @@ export interface LocalStoreStats {
   readonly directories: number;
   /** Root records. */
   readonly roots: number;
+  /** Chunks of files outside the store. */
+  readonly seeds: number;
   /** Bytes of blobs and directories, as the size limit counts them. */
   readonly bytes: number;
 }

@@ -108,6 +108,7 @@ function statsOf({ rows }: StoreIndex): LocalStoreStats {
     blobs: rows.blobs.getCount(),
     directories: rows.directories.getCount(),
     roots: rows.roots.getCount(),
+    seeds: rows.seeds.getCount(),
     bytes: readCounter(rows.meta, META_SIZE),
   };
 }

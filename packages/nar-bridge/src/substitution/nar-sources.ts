@@ -9,6 +9,7 @@ import { createCastoreNarSource } from "./castore-nar-source.ts";
 import type { CastoreWays } from "./castore-ways.ts";
 import type { ContentsServer } from "./contents-server.ts";
 import { EarlyContents } from "./early-contents.ts";
+import { FirstDownloads } from "./first-downloads.ts";
 import type { NarSource } from "./nar-delivery.ts";
 import type { PathCostMeter } from "./path-cost.ts";
 import { createPlainNarSource, plainOffer, plainSizeOf } from "./plain-nar-source.ts";
@@ -41,34 +42,34 @@ export interface NarWaysOptions {
   readonly onComing?: (() => () => void) | undefined;
 }
 
+interface CastoreSourceOptions extends NarWaysOptions {
+  /** Whether there is no plain NAR to be preferred. */
+  readonly isLast: boolean;
+}
+
 /** The ways to a NAR: castore servers, and the NAR as its upstream serves it. */
 export class NarSources implements Disposable {
   readonly #options: NarSourcesOptions;
   readonly #wrong = new LRUCache<string, true>({ max: WRONG_MAX, ttl: WRONG_REST_MS });
   readonly #early: EarlyContents;
+  readonly #first: FirstDownloads;
 
   constructor(options: NarSourcesOptions) {
     this.#options = options;
     this.#early = new EarlyContents(options);
+    this.#first = new FirstDownloads(options);
   }
 
   /** The ways to the NAR, best first, each made when the ones before it failed. */
   async *of(found: FoundNarInfo, options: NarWaysOptions): AsyncGenerator<NarSource> {
     const { upgrade, upstreams } = this.#options;
-    const { signal, onComing } = options;
+    const { signal } = options;
     const { storePath, narHash } = found.narInfo;
+    if (upgrade !== "require") this.#first.begins(found);
     const tried = new Set<unknown>();
     for (let at: FoundNarInfo | undefined = found; at !== undefined; ) {
       tried.add(at.upstream);
-      if (at.narInfo.narHash === narHash) {
-        for await (const server of this.#servers(at, signal)) {
-          yield this.#castoreSource(at, server, options);
-        }
-        const asked = upgrade === "require" ? undefined : await this.#asked(at, { signal });
-        if (asked !== undefined && !this.#isWrong(asked, "plain")) {
-          yield this.#plainSource(asked, onComing);
-        }
-      }
+      if (at.narInfo.narHash === narHash) yield* this.#at(at, options);
       const storeHash = storePathHash(storePath);
       at = await upstreams.findNarInfoElsewhere(storeHash, { signal, except: tried });
     }
@@ -85,18 +86,38 @@ export class NarSources implements Disposable {
     this.#early[Symbol.dispose]();
   }
 
-  /** The servers to ask for the path's contents, best first, as far as they work. */
-  async *#servers(found: FoundNarInfo, signal: AbortSignal): AsyncGenerator<ContentsServer> {
+  /** The ways to the NAR by one upstream. */
+  async *#at(found: FoundNarInfo, options: NarWaysOptions): AsyncGenerator<NarSource> {
+    const { upgrade, costOf } = this.#options;
+    if (this.#first.has(found)) {
+      costOf(storeHashOf(found)).because("the store had nothing that it could be made of");
+    } else {
+      yield* this.#castoreSources(found, { ...options, isLast: upgrade === "require" });
+    }
+    if (upgrade === "require") return;
+    const asked = await this.#asked(found, options);
+    if (asked === undefined) return;
+    if (!this.#isWrong(asked, "plain")) yield this.#plainSource(asked, options.onComing);
+    // Whatever that costs: there is nothing else.
+    yield* this.#castoreSources(found, { ...options, isLast: true });
+  }
+
+  /** By the servers to ask for the path's contents, best first, as far as they work. */
+  async *#castoreSources(
+    found: FoundNarInfo,
+    options: CastoreSourceOptions,
+  ): AsyncGenerator<NarSource> {
     const { upgrade, castoreWays, costOf } = this.#options;
     if (upgrade === "never") return;
+    const { signal, isLast } = options;
     const cost = costOf(storeHashOf(found));
     for await (const server of castoreWays.servers(found, { signal })) {
       if (this.#isWrong(found, server.way)) continue;
-      const isSmall = () => this.#isSmall(found, server);
+      const isSmall = () => !isLast && this.#isSmall(found, server);
       if (!(isSmall() && this.#isAlone(found))) {
         if (!(await server.isUsable({ signal, cost: cost.metadata }))) continue;
         if (!isSmall() || server.tellsOfMany) {
-          yield server;
+          yield this.#castoreSource(found, server, options);
           continue;
         }
       }
@@ -107,7 +128,7 @@ export class NarSources implements Disposable {
   #castoreSource(
     found: FoundNarInfo,
     server: ContentsServer,
-    { signal, onComing }: NarWaysOptions,
+    { signal, onComing, isLast }: CastoreSourceOptions,
   ): NarSource {
     const { narInfo, upstream } = found;
     const { recent, costOf } = this.#options;
@@ -115,7 +136,9 @@ export class NarSources implements Disposable {
     const cost = costOf(storeHash);
     this.#early.asked(storeHash);
     const { store, metrics, onProven } = this.#options;
-    const closure = () => recent.closureOf(storeHash, upstream);
+    // What comes as its NAR in any case is not worth a question.
+    const isOpen = (other: FoundNarInfo) => !this.#first.has(other);
+    const closure = () => recent.closureOf(storeHash, upstream).filter(isOpen);
     return createCastoreNarSource({
       server,
       narInfo,
@@ -123,12 +146,12 @@ export class NarSources implements Disposable {
       cost,
       soon: {
         closure: () => closure().map(storeHashOf),
-        others: () => recent.of(upstream).map(storeHashOf),
+        others: () => recent.of(upstream).filter(isOpen).map(storeHashOf),
         onDescribed: () => void this.#early.fetch(server, closure()),
-        pays:
-          this.#options.upgrade === "require" ? undefined : (of, bytes) => this.#pays(of, bytes),
+        pays: isLast ? undefined : (of, bytes) => this.#pays(of, bytes),
       },
-      plain: (wireBytes) => this.#plainOffer(found, wireBytes, { signal }),
+      plain: async (wireBytes) =>
+        isLast ? undefined : await this.#plainOffer(found, wireBytes, { signal }),
       onPlanned: () => onComing?.()(),
       onChunk: (from, size) => {
         metrics.chunks.inc({ from });
@@ -158,7 +181,6 @@ export class NarSources implements Disposable {
 
   /** Whether a question of its own would cost more than the NAR. */
   #isSmall({ narInfo }: FoundNarInfo, server: ContentsServer): boolean {
-    if (this.#options.upgrade === "require") return false;
     if (server.isDescribed(storePathHash(narInfo.storePath))) return false;
     return plainSizeOf(narInfo) <= PLAIN_FILE_BYTES_MAX;
   }
@@ -168,6 +190,7 @@ export class NarSources implements Disposable {
     const { recent } = this.#options;
     let bytes = 0;
     for (const member of recent.connected(storePathHash(narInfo.storePath), upstream)) {
+      if (this.#first.has(member)) continue;
       bytes += plainSizeOf(member.narInfo);
       if (bytes > PLAIN_FILE_BYTES_MAX) return false;
     }
@@ -180,7 +203,6 @@ export class NarSources implements Disposable {
     wireBytes: number,
     options: CallOptions,
   ): Promise<NamedOffer | undefined> {
-    if (this.#options.upgrade === "require") return undefined;
     if (found.narInfo.url === "" && wireBytes <= PLAIN_FILE_BYTES_MAX) return undefined;
     const asked = await this.#asked(found, options);
     return asked && plainOffer(asked);
