@@ -57,8 +57,6 @@ test("seeding again reads only entries that changed, and forgets what is gone", 
     expect(await store.seedTree(tree)).toMatchObject({ filesForgotten: 1, entriesSkipped: 2 });
     const [chunk] = analyze(bytes, REFERENCES).chunks;
     expect(await store.chunks.has(chunk === undefined ? [] : [chunk.digest])).toEqual([false]);
-    await rm(tree, { recursive: true });
-    expect(await store.seedTree(tree)).toMatchObject({ filesIndexed: 0, entriesSkipped: 0 });
   });
 });
 
@@ -81,6 +79,21 @@ test("a seed file that changed or vanished is a miss, and is not looked at again
       expect(await store.chunks.get(chunk)).toBeUndefined();
       expect(await store.chunks.has([chunk.digest])).toEqual([false]);
     }
+  });
+});
+
+test("a directory that is not there is an error that names it, and forgets no seed", async () => {
+  await withStore(async (store) => {
+    const tree = join(store.path, "..", "tree");
+    const bytes = prngBytes(5000);
+    await makeTree(tree, { bytes });
+    await store.seedTree(tree);
+    await rename(tree, `${tree}-away`);
+    await expect(store.seedTree(tree)).rejects.toThrow(
+      `no such file or directory, scandir '${tree}'`,
+    );
+    await rename(`${tree}-away`, tree);
+    await expectChunks(store.chunks, bytes, analyze(bytes, []));
   });
 });
 

@@ -72,7 +72,8 @@ export interface LocalStore extends AsyncDisposable {
   /**
    * Indexes the chunks of the files below `path` (/nix/store, say) in place, without a copy; they
    * are read only where a blob of the store does not do, and verified then. What has not changed
-   * since the last time is passed over, what is gone is forgotten.
+   * since the last time is passed over, what is gone is forgotten. Rejects where `path` cannot be
+   * listed, and forgets nothing then.
    */
   seedTree(
     path: string,

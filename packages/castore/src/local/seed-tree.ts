@@ -49,7 +49,8 @@ export interface SeedReport {
 /**
  * Indexes the chunks of the files below a directory, in place. As the references of those paths are
  * not known, every hash part in the directory's listing counts as one: a chunk with another text
- * that looks like a reference is not found, that is all. Takes up what was indexed before.
+ * that looks like a reference is not found, that is all. Takes up what was indexed before. Throws
+ * where the directory itself cannot be listed, and forgets nothing then.
  */
 export function seedTree(index: StoreIndex, options: SeedOptions, host: TaskHost): SeedReport {
   return new Seeding(index, options, host).run();
@@ -83,7 +84,7 @@ class Seeding {
   }
 
   run(): SeedReport {
-    const names = this.#attempt(() => readdirSync(this.#root)) ?? [];
+    const names = readdirSync(this.#root);
     this.#forgetGone(new Set(names));
     const form = createNormalForm(hashParts(names));
     for (const name of names) {

@@ -1,4 +1,4 @@
-import { CastoreError } from "../castore-error.ts";
+import { CastoreError, messageOf } from "../castore-error.ts";
 import { DIGEST_BYTES, type Digest } from "./digest.ts";
 import type { DirectoryNode, FileNode, Node, SymlinkNode } from "./node.ts";
 import { type SymlinkTarget, symlinkTargetFault } from "./symlink-target.ts";
@@ -153,12 +153,14 @@ export const ENTRY_TEXT_LENGTH_MAX = 5462;
 
 /** Parses an ENTRY. Rejects INVALID. */
 export function parseEntryText(text: string): Node {
-  if (text.length > ENTRY_TEXT_LENGTH_MAX || !/^[A-Za-z0-9_-]*$/.test(text)) {
-    throw new CastoreError("INVALID", `entry ${JSON.stringify(text.slice(0, 64))}: not base64url`);
+  const invalid = (why: string, cause?: unknown) =>
+    new CastoreError("INVALID", `entry ${JSON.stringify(text.slice(0, 64))}: ${why}`, { cause });
+  const isWellFormed = text.length <= ENTRY_TEXT_LENGTH_MAX && /^[A-Za-z0-9_-]*$/.test(text);
+  const bytes = Buffer.from(isWellFormed ? text : "", "base64url");
+  if (bytes.toString("base64url") !== text) throw invalid("not base64url");
+  try {
+    return decodeNode(bytes);
+  } catch (cause) {
+    throw invalid(`holds no node (${messageOf(cause)})`, cause);
   }
-  const bytes = Buffer.from(text, "base64url");
-  if (bytes.toString("base64url") !== text) {
-    throw new CastoreError("INVALID", `entry ${JSON.stringify(text.slice(0, 64))}: not base64url`);
-  }
-  return decodeNode(bytes);
 }

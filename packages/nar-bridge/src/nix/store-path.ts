@@ -28,14 +28,10 @@ export const STORE_PATH_NAME_LENGTH_MAX = 211;
 const STORE_HASH = /^[0-9abcdfghijklmnpqrsvwxyz]{32}$/;
 const NAME = /^[0-9A-Za-z+\-._?=]{1,211}$/;
 
-/** Why `text` is no store path, in snix's words; undefined where it is one. */
-export type StorePathFault =
-  | "Length"
-  | "DigestEncoding"
-  | "MissingDash"
-  | "InvalidName"
-  | "MissingStoreDir";
+/** Why a text is no store path, in snix's words. */
+export type StorePathFault = "Length" | "DigestEncoding" | "MissingDash" | "InvalidName";
 
+/** Undefined where `text` is a store path. */
 export function storePathFault(text: string): StorePathFault | undefined {
   if (text.length < STORE_HASH_LENGTH + 2) return "Length";
   if (!STORE_HASH.test(text.slice(0, STORE_HASH_LENGTH))) return "DigestEncoding";
@@ -43,10 +39,17 @@ export function storePathFault(text: string): StorePathFault | undefined {
   return NAME.test(text.slice(STORE_HASH_LENGTH + 1)) ? undefined : "InvalidName";
 }
 
+const WANTED: Readonly<Record<StorePathFault, string>> = {
+  Length: "want 32 digits, a dash and a name",
+  DigestEncoding: "it does not start with 32 nixbase32 digits",
+  MissingDash: "want a dash after the 32 digits",
+  InvalidName: "the name is not 1 to 211 of A to Z, a to z, 0 to 9 and + - . _ ? =",
+};
+
 /** Parses `<store hash>-<name>`. Rejects INVALID. */
 export function parseStorePath(text: string): StorePath {
   const fault = storePathFault(text);
-  if (fault !== undefined) throw invalid(text, fault);
+  if (fault !== undefined) throw invalid(text, `${fault}: ${WANTED[fault]}`);
   return text as StorePath;
 }
 
