@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { readFile, realpath } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import {
   CastoreError,
   digestOf,
@@ -14,6 +14,7 @@ import {
   buildKernelImage,
   ImageNeighbours,
   INHERITED_MOUNT,
+  isCastoreMount,
   mountKernel,
   mountStore,
   superviseMount,
@@ -130,7 +131,14 @@ export function umountCommand(): Command {
     .option("--lazy", "although it is in use: its users may finish")
     .option("--force", "although it is in use: its users get errors")
     .argument("<mountpoint>", "where it is mounted");
-  return command.action((mountpoint: string) => unmountFuse(resolve(mountpoint), command.opts()));
+  return command.action(async (named: string) => {
+    // Not of the whole: looking at the mount itself would wait for its server.
+    const mountpoint = join(await realpath(dirname(resolve(named))), basename(resolve(named)));
+    if (!isCastoreMount(mountpoint)) {
+      throw new CastoreError("INVALID", `umount ${named}: castore mounted nothing there`);
+    }
+    await unmountFuse(mountpoint, command.opts());
+  });
 }
 
 /** Mounts, and lets this command, started again, serve: as often as it takes. */

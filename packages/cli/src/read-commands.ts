@@ -110,7 +110,7 @@ async function findNode(opened: Services, text: string): Promise<Found> {
     if (name === "" || name === ".") continue;
     const directory = node.type === "directory" ? await directories(node.digest) : undefined;
     const child = directory?.get(pathComponentOfText(name));
-    if (child === undefined) throw new CastoreError("INCOMPLETE", `${text}: no ${name} there`);
+    if (child === undefined) throw new CastoreError("INCOMPLETE", `${text}: no "${name}" there`);
     node = child;
   }
   return { node, directories };

@@ -24,12 +24,17 @@ export async function runProgram(
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
-    // By its name: to import the class would load all of castore for "castore --help".
-    const isExpected = error instanceof Error && error.name === "CastoreError";
-    const text = error instanceof Error && !isExpected ? error.stack : undefined;
-    process.stderr.write(`castore: ${text ?? (isExpected ? error.message : String(error))}\n`);
+    const shown = isExpected(error) ? error.message : error instanceof Error && error.stack;
+    process.stderr.write(`castore: ${shown || String(error)}\n`);
     return EXIT_FAILED;
   }
+}
+
+/** Whether its message says all: the stack is for faults of this program. */
+function isExpected(error: unknown): error is Error {
+  if (!(error instanceof Error)) return false;
+  // By its name: to import the class would load all of castore for "castore --help".
+  return error.name === "CastoreError" || "syscall" in error;
 }
 
 /** Usage errors are ours to report, from every sub-command; none inherits that from its parent. */

@@ -113,7 +113,15 @@ describe("the tree commands", () => {
     const { entry } = await importTree();
     const { code, stderr } = await castore(["cat", `${entry}/nothing`]);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^castore: .*no nothing there\n$/);
+    expect(stderr).toMatch(/^castore: .*no "nothing" there\n$/);
+  });
+
+  test("a file that is not there, and an address that is none, are told in one line", async () => {
+    const opened = await castore(["import-nar", "/none"]);
+    expect(opened.stderr).toBe("castore: ENOENT: no such file or directory, open '/none'\n");
+    const listening = await castore(["serve", "--listen", "300.1.1.1:0"]);
+    expect(listening.stderr).toMatch(/^castore: getaddrinfo \w+ 300\.1\.1\.1\n$/);
+    expect([opened.code, listening.code]).toEqual([1, 1]);
   });
 
   test("a truncated NAR is refused and leaves nothing", async () => {

@@ -4,7 +4,7 @@ export { buildKernelImage, type KernelImageOptions } from "./kernel-image.ts";
 export { type KernelMountOptions, mountKernel } from "./kernel-mount.ts";
 export { type Mount, type MountOptions, mountStore } from "./mount.ts";
 export type { RequestKind } from "./mount-server.ts";
-export { type UnmountOptions, unmountFuse } from "./mountpoint.ts";
+export { isCastoreMount, type UnmountOptions, unmountFuse } from "./mountpoint.ts";
 export {
   INHERITED_MOUNT,
   type InheritedMount,

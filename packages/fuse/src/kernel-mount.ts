@@ -11,7 +11,7 @@ import {
 } from "@castore/castore";
 import { objectOf } from "./kernel-image.ts";
 import { type Mount, type MountOptions, mountStore } from "./mount.ts";
-import { abortDevice, checkMountpoint, deviceAt, unmountFuse } from "./mountpoint.ts";
+import { abortDevice, checkMountpoint, deviceAt, MOUNT_SOURCE, unmountFuse } from "./mountpoint.ts";
 import { loadSyscalls, MOUNT_FLAG } from "./syscalls.ts";
 
 export interface KernelMountOptions
@@ -125,7 +125,7 @@ function mountOf(mountpoint: string, { store, abort, log = () => {} }: KernelMou
 /** In a process of its own: the kernel looks at layers that this process serves. */
 function mountOverlay(layers: string, mountpoint: string): Promise<void> {
   const options = `ro,nosuid,nodev,noatime,metacopy=on,redirect_dir=on,lowerdir=${layers}`;
-  const args = ["-n", "-i", "-t", "overlay", "-o", options, "--", "castore", mountpoint];
+  const args = ["-n", "-i", "-t", "overlay", "-o", options, "--", MOUNT_SOURCE, mountpoint];
   return new Promise((done, fail) => {
     const child = spawn("mount", args, { stdio: ["ignore", "ignore", "pipe"] });
     let stderr = "";

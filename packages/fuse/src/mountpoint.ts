@@ -9,6 +9,8 @@ import { loadSyscalls, MOUNT_FLAG, type Syscalls, UMOUNT_FLAG } from "./syscalls
 
 /** The file system type, as /proc/mounts shows it. */
 const FS_TYPE = "fuse.castore";
+/** What /proc/mounts shows as mounted, of every kind of mount. */
+export const MOUNT_SOURCE = "castore";
 /** stat(1) and getattr of a mount whose server is gone. */
 const DEAD_MOUNT = "ENOTCONN";
 
@@ -146,16 +148,34 @@ export async function abortDevice(device: string, syscalls: Syscalls): Promise<v
   }
 }
 
-/** "0:45" of what castore mounted last there: looking at it itself would wait for its server. */
+/** "0:45" of what castore mounted last there by FUSE. */
 export function deviceAt(mountpoint: string): string | undefined {
-  for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n").reverse()) {
-    const [, , device = "", , place = ""] = line.split(" ");
+  return mountsAt(mountpoint).find(({ type }) => type === FS_TYPE)?.device;
+}
+
+/** Whether what is mounted at `mountpoint`, an absolute path, is a castore mount of any kind. */
+export function isCastoreMount(mountpoint: string): boolean {
+  return mountsAt(mountpoint)[0]?.source === MOUNT_SOURCE;
+}
+
+interface Mounted {
+  readonly device: string;
+  readonly type: string;
+  readonly source: string;
+}
+
+/** The last one first. From the kernel's list: to look at a mount is to wait for its server. */
+function mountsAt(mountpoint: string): Mounted[] {
+  const lines = readFileSync("/proc/self/mountinfo", "utf8").trimEnd().split("\n").reverse();
+  return lines.flatMap((line) => {
+    const [where = "", what = ""] = line.split(" - ");
+    const [, , device = "", , place = ""] = where.split(" ");
     const path = place.replace(/\\([0-7]{3})/g, (_, octal) =>
       String.fromCharCode(Number.parseInt(octal, 8)),
     );
-    if (path === mountpoint && line.includes(` - ${FS_TYPE} `)) return device;
-  }
-  return undefined;
+    const [type = "", source = ""] = what.split(" ");
+    return path === mountpoint ? [{ device, type, source }] : [];
+  });
 }
 
 /** Rejects INVALID where nothing should be mounted, unless `over`. */
@@ -201,7 +221,7 @@ async function mountAsRoot(
     if (syscalls !== undefined) {
       const { RDONLY, NOSUID, NODEV, NOATIME } = MOUNT_FLAG;
       syscalls.mount({
-        source: "castore",
+        source: MOUNT_SOURCE,
         target: mountpoint,
         type: FS_TYPE,
         flags: RDONLY | NOSUID | NODEV | NOATIME,
@@ -211,7 +231,7 @@ async function mountAsRoot(
     }
     // The child inherits the descriptor as its number 3.
     const options = `ro,nosuid,nodev,noatime,fd=3,${data}`;
-    const args = ["-n", "-i", "-t", FS_TYPE, "-o", options, "--", "castore", mountpoint];
+    const args = ["-n", "-i", "-t", FS_TYPE, "-o", options, "--", MOUNT_SOURCE, mountpoint];
     await run("mount", args, { inherit: descriptor });
     return descriptor;
   } catch (error) {
@@ -226,7 +246,7 @@ async function mountAsUser(
   syscalls: Syscalls,
 ): Promise<number> {
   const options = [
-    "ro,nosuid,nodev,noatime,default_permissions,fsname=castore,subtype=castore",
+    `ro,nosuid,nodev,noatime,default_permissions,fsname=${MOUNT_SOURCE},subtype=castore`,
     ...(allowOther ? ["allow_other"] : []),
     ...(over ? ["nonempty"] : []),
   ].join();
