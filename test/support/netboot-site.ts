@@ -21,9 +21,6 @@ export interface MachineStatus {
 export interface NetbootSiteOptions {
   /** Noise in the closure that nothing reads. */
   readonly ballastBytes?: number;
-  /** What builds its attribute "system" in place of machine-system.nix, with which arguments. */
-  readonly expression?: string;
-  readonly args?: Readonly<Record<string, string>>;
   /** Of the initrd, by zstd. */
   readonly compression: number;
   /** The key that machines trust, in place of the one that signs. */
@@ -50,13 +47,9 @@ export async function createNetbootSite(
   options: NetbootSiteOptions,
 ): Promise<NetbootSite> {
   const { ballastBytes = 0, compression, trustedKey = world.publicKey, extras = [] } = options;
-  const { expression = MACHINE_SYSTEM, args = { ballast: `${ballastBytes}` } } = options;
-  const { kernel, modules, debs, extraDebs } = machineParts();
-  const directories = [debs, ...extras.map((extra) => extraDebs[extra])].join(" ");
-  const named = Object.entries({ debs: directories, ...args });
-  const argstr = named.flatMap((pair) => ["--argstr", ...pair]);
-  const evaluate = ["--no-out-link", expression, "-A", "system", "--store", world.store.uri];
-  const system = (await world.run("nix-build", [...evaluate, ...argstr])).stdout.trim();
+  const { kernel, modules } = machineParts();
+  const args = { ballast: `${ballastBytes}` };
+  const system = await buildMachineSystem(world, { expression: MACHINE_SYSTEM, args, extras });
   const rootKey = await world.createKey("root-1");
   const trustedRootKey = await world.publicKeyOf(rootKey);
   const build = async (more: readonly string[]) => {
@@ -88,6 +81,26 @@ export async function createNetbootSite(
       return server;
     },
   };
+}
+
+export interface MachineSystemOptions {
+  /** A file of Nix, whose attribute "system" is built. */
+  readonly expression: string;
+  readonly args: Readonly<Record<string, string>>;
+  readonly extras?: readonly MachineExtra[];
+}
+
+/** A store path in the store of `world`, of Debian's packages. */
+export async function buildMachineSystem(
+  world: NixWorld,
+  { expression, args, extras = [] }: MachineSystemOptions,
+): Promise<string> {
+  const { debs, extraDebs } = machineParts();
+  const directories = [debs, ...extras.map((extra) => extraDebs[extra])].join(" ");
+  const named = Object.entries({ debs: directories, ...args });
+  const argstr = named.flatMap((pair) => ["--argstr", ...pair]);
+  const evaluate = ["--no-out-link", expression, "-A", "system", "--store", world.store.uri];
+  return (await world.run("nix-build", [...evaluate, ...argstr])).stdout.trim();
 }
 
 /** Undefined until the machine has asked for its configuration. */

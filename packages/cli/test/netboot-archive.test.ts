@@ -8,6 +8,7 @@ import { bootDisk } from "../src/netboot/boot-disk.ts";
 import { mergeTraces } from "../src/netboot/boot-profile.ts";
 import { type CpioEntry, encodeCpio } from "../src/netboot/cpio-archive.ts";
 import { stripElf } from "../src/netboot/elf-file.ts";
+import { stripIcuData } from "../src/netboot/icu-data.ts";
 import { formatBootFile } from "../src/netboot/initrd.ts";
 import { formatIpxeScript } from "../src/netboot/ipxe-script.ts";
 import { parseMachineName } from "../src/netboot/machines.ts";
@@ -60,6 +61,12 @@ describe("cpio archive", () => {
   });
 });
 
+function zerosOf(bytes: Uint8Array): number {
+  let count = 0;
+  for (const byte of bytes) if (byte === 0) count++;
+  return count;
+}
+
 describe("stripped ELF files", () => {
   it("run as before, and are smaller where they had symbols", () => {
     const node = readFileSync(process.execPath);
@@ -68,6 +75,25 @@ describe("stripped ELF files", () => {
     const path = join(directory, "node");
     writeFileSync(path, stripped, { mode: 0o755 });
     expect(execFileSync(path, ["-p", "6 * 7"], { encoding: "utf8" })).toBe("42\n");
+  });
+
+  it("run without the data of other languages, which fall back to English", () => {
+    const node = readFileSync(process.execPath);
+    const stripped = Buffer.from(node);
+    stripIcuData(stripped);
+    expect(zerosOf(stripped)).toBeGreaterThan(zerosOf(node) + 10_000_000);
+    const path = join(directory, "node-of-english");
+    writeFileSync(path, stripped, { mode: 0o755 });
+    const script = `
+      const word = new Intl.Segmenter("th", { granularity: "word" }).segment("one two");
+      const country = new Intl.DisplayNames("fr", { type: "region" }).of("DE");
+      const number = (1234.5).toLocaleString("de");
+      const day = new Date(0).toLocaleDateString("ja", { timeZone: "Asia/Tokyo", weekday: "long" });
+      console.log(word.containing(0).segment, country, number, day, "b".localeCompare("ä", "sv"));
+    `;
+    const run = (program: string) => execFileSync(program, ["-e", script], { encoding: "utf8" });
+    expect(run(process.execPath)).toBe("one Allemagne 1.234,5 木曜日 -1\n");
+    expect(run(path)).toBe("one Germany 1,234.5 Thursday 1\n");
   });
 
   it("are refused where they are none, or cut", () => {

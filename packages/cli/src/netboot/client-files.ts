@@ -6,6 +6,7 @@ import { promisify } from "node:util";
 import { CastoreError } from "@castore/castore";
 import type { CpioEntry } from "./cpio-archive.ts";
 import { stripElf } from "./elf-file.ts";
+import { stripIcuData } from "./icu-data.ts";
 import { findPackage, type InstalledPackage, installedNativePackages } from "./native-packages.ts";
 
 const execute = promisify(execFile);
@@ -55,7 +56,9 @@ export async function clientFiles(): Promise<CpioEntry[]> {
 }
 
 async function program(file: string, path: string): Promise<CpioEntry> {
-  return { path, type: "file", bytes: stripElf(await readFile(file), file), executable: true };
+  const bytes = stripElf(await readFile(file), file);
+  stripIcuData(bytes);
+  return { path, type: "file", bytes, executable: true };
 }
 
 /** Loads what a machine loads of native code, and asks the runtime what the loader found for it. */

@@ -71,7 +71,7 @@ async function initrdEntries(options: InitrdOptions): Promise<CpioEntry[]> {
     served.push(file("etc/castore/ca.pem", await readInput(caFile, "certificates")));
   return [
     file("init", await script("init"), "executable"),
-    file("bin/busybox", shell, "executable"),
+    { path: "bin/busybox", type: "symlink", target: `/${SERVER_ROOT}/bin/busybox` },
     file("etc/castore/boot", Buffer.from(formatBootFile(boot))),
     ...(await kernelModules(modules, drivers)),
     ...served.map((entry) => ({ ...entry, path: `${SERVER_ROOT}/${entry.path}` })),
