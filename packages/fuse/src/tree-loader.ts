@@ -187,8 +187,14 @@ class ClosureFlight {
     const last = table.nextId + EAGER_ENTRIES_MAX;
     const positions = [this.#root];
     let turn = 0;
+    let isAwaited = false;
     // The list grows as it is walked.
     for (const id of positions) {
+      // Whoever began this has yet to say what it waits for, and whoever waited goes on first.
+      if (turn++ % DIRECTORIES_PER_TURN === 0 || isAwaited) {
+        await setImmediate();
+        signal.throwIfAborted();
+      }
       const digest = parseDigest(table.digestOf(id));
       const encoded = table.knows(digest) ? undefined : peek(digest);
       if (encoded === undefined && !table.knows(digest)) return false;
@@ -198,10 +204,7 @@ class ClosureFlight {
       for (let child = first; child < first + table.childCountOf(id); child++) {
         if (table.typeOf(child) === TYPE.DIRECTORY) positions.push(child);
       }
-      this.#tell(digest);
-      if (++turn % DIRECTORIES_PER_TURN !== 0) continue;
-      await setImmediate();
-      signal.throwIfAborted();
+      isAwaited = this.#tell(digest);
     }
     return true;
   }
@@ -221,9 +224,10 @@ class ClosureFlight {
     this.#tell(digest);
   }
 
-  #tell(digest: Digest): void {
+  /** Whether somebody waited for it. */
+  #tell(digest: Digest): boolean {
     this.#waiting.get(digest)?.();
-    this.#waiting.delete(digest);
+    return this.#waiting.delete(digest);
   }
 
   /** Notes a new position: at once if its directory is known, else for when it comes. */
