@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { castoreProgram } from "./support/castore-process.ts";
 import { findCall, readSystemCalls, type SystemCall } from "./support/system-calls.ts";
 
-const TRACED = "openat,mkdir,rename,unlink,fsync,fdatasync,pwrite64,pwritev,write,writev";
+const TRACED = "openat,mkdir,rename,unlink,fsync,fdatasync,syncfs,pwrite64,pwritev,write,writev";
 /**
  * One that is synced while it is written, one that is written in pieces, some that are not, and
  * some that are rows of the index.
@@ -74,7 +74,7 @@ describe("by the order of its system calls", () => {
         ({ name, text }) => /^p?writev?/.test(name) && of(temporary).test(text),
       );
       const written = Math.max(...writes.map(({ ended }) => ended));
-      const data = findCall(calls, /^fdatasync$/, of(temporary), written);
+      const data = findCall(calls, /^f(data)?sync$/, of(temporary), written);
       const names = findCall(calls, /^fsync$/, of(shard), rename.ended);
       const shards = findCall(calls, /^fsync$/, of(join(store, "blobs")));
       expect(writes.length).toBeGreaterThan(0);
@@ -87,7 +87,7 @@ describe("by the order of its system calls", () => {
       expect(sync?.ended).toBeLessThan(meta.began);
     }
     const syncs = calls.filter(
-      ({ name, text }) => name === "fdatasync" && text.includes(`<${store}/tmp/`),
+      ({ name, text }) => /^f(data)?sync$/.test(name) && text.includes(`<${store}/tmp/`),
     );
     expect(syncs).toHaveLength(renames.length + 1);
     expect(readFileSync(join(store, "format"), "latin1")).toBe("castore-store 1\n");

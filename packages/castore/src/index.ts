@@ -65,6 +65,7 @@ export {
 export { createTransferCost, type TransferCost } from "./fetching/transfer-cost.ts";
 export { type NearServices, planTree, type TreePlan } from "./fetching/tree-plan.ts";
 export { walkFiles } from "./files/file-walk.ts";
+export { loadKoffi } from "./files/koffi.ts";
 export {
   type BlobGrpcOptions,
   createBlobGrpcService,

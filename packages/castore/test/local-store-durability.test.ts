@@ -1,3 +1,4 @@
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import {
@@ -5,17 +6,24 @@ import {
   readSystemCalls,
   type SystemCall,
 } from "../../../test/support/system-calls.ts";
-import { startStoreProcess } from "./store-process.ts";
+import { loadFileSystemSync } from "../src/files/file-system-sync.ts";
+import { startStoreProcess, withMount } from "./store-process.ts";
 import { createTemporaryDirectory } from "./temporary-directory.ts";
 
-const TRACED = "openat,mkdir,rename,unlink,rmdir,fsync,fdatasync,pwrite64,pwritev,write,msync";
+const TRACED =
+  "openat,mkdir,rename,unlink,rmdir,fsync,fdatasync,syncfs,pwrite64,pwritev,write,msync";
 
 /** The system calls of a process that runs `script` on a store. */
 async function traced(script: string): Promise<SystemCall[]> {
   await using directory = await createTemporaryDirectory();
+  return await tracedIn(directory.path, script);
+}
+
+async function tracedIn(path: string, script: string): Promise<SystemCall[]> {
+  await using directory = await createTemporaryDirectory();
   const trace = join(directory.path, "trace");
   const wrapper = ["strace", "-f", "-y", "-s", "64", "-e", `trace=${TRACED}`, "-o", trace];
-  const { ended, lines } = startStoreProcess(join(directory.path, "store"), script, { wrapper });
+  const { ended, lines } = startStoreProcess(join(path, "store"), script, { wrapper });
   for await (const _ of lines);
   expect(await ended).toBe("");
   return readSystemCalls(trace);
@@ -34,7 +42,7 @@ test("a put syncs data, renames, syncs the directory and the index, then resolve
     await store.close();
   `);
   const begin = said(calls, "begin");
-  const data = find(calls, /^fdatasync$/, /\/tmp\//, begin.ended);
+  const data = find(calls, /^fsync$/, /\/tmp\//, begin.ended);
   const rename = find(calls, /^rename/, /\/blobs\//, begin.ended);
   const shard = find(calls, /^fsync$/, /\/blobs\/[0-9a-f]{2}>/, begin.ended);
   const shards = find(calls, /^fsync$/, /\/blobs>/, begin.ended);
@@ -63,6 +71,64 @@ test("a put syncs data, renames, syncs the directory and the index, then resolve
   );
   expect(synced || syncedAfter).toBe(true);
 });
+
+const MANY_FILES = `
+  say("begin");
+  const blobs = Array.from({ length: 200 }, (_, i) => Buffer.alloc(5000 + i, "file " + i));
+  await Promise.all(blobs.map((blob) => store.blobs.put([blob])));
+  say("put");
+  await store.close();
+`;
+
+/** Of each file that was put: its last write, and what gave it its name. */
+function placedFiles(calls: readonly SystemCall[]) {
+  const renames = calls.filter(({ name, text }) => name === "rename" && text.includes("/blobs/"));
+  return renames.map((rename) => {
+    const [, temporary = "", shard = ""] = /"([^"]+)", "([^"]+)\/[^/"]+"/.exec(rename.text) ?? [];
+    const written = find(calls, /^p?write/, new RegExp(`<${temporary}>`));
+    return { temporary, shard, written, rename };
+  });
+}
+
+test("many files put at once share a sync before their names, and one after", async () => {
+  const calls = await traced(MANY_FILES);
+  const placed = placedFiles(calls);
+  expect(placed).toHaveLength(200);
+  // What this file system can do is what is right for it.
+  if ((await loadFileSystemSync(tmpdir())) === undefined) return expectEachSynced(calls);
+  for (const { written, rename } of placed) {
+    const data = find(calls, /^syncfs$/, /= 0$/, written.ended);
+    const names = find(calls, /^(syncfs|fsync)$/, /= 0$/, rename.ended);
+    const shards = find(calls, /^fsync$/, /\/blobs>/);
+    const page = find(calls, /^pwrite/, /data\.mdb>/, rename.ended);
+    expect(data.ended).toBeLessThan(rename.began);
+    expect(shards.ended).toBeLessThan(rename.began);
+    expect(names.ended).toBeLessThan(page.began);
+  }
+  expect(calls.filter(({ name }) => name === "syncfs").length).toBeLessThan(20);
+  expect(calls.filter(({ text }) => /^f(data)?sync.*store\/tmp\//.test(text))).toEqual([]);
+});
+
+test("where no sync of a file system is to be trusted, each file is synced", async () => {
+  await using directory = await createTemporaryDirectory();
+  await withMount(directory.path, ["-t", "tmpfs", "tmpfs"], async () => {
+    const calls = await tracedIn(directory.path, MANY_FILES);
+    expect(calls.filter(({ name }) => name === "syncfs")).toEqual([]);
+    expectEachSynced(calls);
+  });
+});
+
+function expectEachSynced(calls: readonly SystemCall[]): void {
+  const placed = placedFiles(calls);
+  expect(placed).toHaveLength(200);
+  for (const { temporary, shard, written, rename } of placed) {
+    const data = find(calls, /^fsync$/, new RegExp(`<${temporary}>`), written.ended);
+    const names = find(calls, /^fsync$/, new RegExp(`<${shard}>`), rename.ended);
+    const page = find(calls, /^pwrite/, /data\.mdb>/, rename.ended);
+    expect(data.ended).toBeLessThan(rename.began);
+    expect(names.ended).toBeLessThan(page.began);
+  }
+}
 
 test("small blobs, directories and roots touch no file but the index, and sync it", async () => {
   const calls = await traced(`

@@ -1,5 +1,5 @@
 import { getPriority } from "node:os";
-import { CastoreError } from "@castore/castore";
+import { CastoreError, loadKoffi } from "@castore/castore";
 
 /** System calls that Node does not have. Each throws UNAVAILABLE with the errno's name. */
 export interface Syscalls {
@@ -43,10 +43,10 @@ const SCHED_FLAG_KEEP_POLICY = 8n;
 
 /**
  * The calls, through koffi; undefined where koffi has no binary for this machine. Root then still
- * mounts with mount(8). The only place that knows koffi.
+ * mounts with mount(8).
  */
 export async function loadSyscalls(): Promise<Syscalls | undefined> {
-  const koffi = await importKoffi();
+  const koffi = await loadKoffi();
   if (koffi === undefined) return undefined;
   const libc = koffi.load(null);
   const iovec = koffi.struct({ base: "void *", length: "size_t" });
@@ -135,14 +135,6 @@ function encodeSlice(nanoseconds: number): Buffer {
   attributes.writeInt32LE(getPriority(), 16); // would be set to 0 else
   attributes.writeBigUInt64LE(BigInt(nanoseconds), 24);
   return attributes;
-}
-
-async function importKoffi() {
-  try {
-    return (await import("koffi")).default;
-  } catch {
-    return undefined; // an optional binary that is not there: loadSyscalls says what is lost
-  }
 }
 
 function errnoName(names: Readonly<Record<string, number>>, errno: number): string {

@@ -5,13 +5,6 @@ import { promisify } from "node:util";
 export interface GroupSync {
   /** Resolves once all that was done to the directory before the call is durable. */
   sync(path: string): Promise<void>;
-  /** Closes what it has open, once nothing is under way. Nothing may be synced afterwards. */
-  close(): Promise<void>;
-}
-
-export interface GroupSyncOptions {
-  /** Keeps each directory open until the end: for few that are synced often. */
-  readonly keepOpen?: boolean;
 }
 
 // A FileHandle costs more than what is done with it here.
@@ -20,20 +13,11 @@ const syncDescriptor = promisify(fsync);
 const closeDescriptor = promisify(close);
 
 /** A call that comes while its directory syncs waits for the next sync, together with others. */
-export function createGroupSync({ keepOpen = false }: GroupSyncOptions = {}): GroupSync {
+export function createGroupSync(): GroupSync {
   const running = new Map<string, Promise<void>>();
   const waiting = new Map<string, Promise<void>>();
-  const kept = new Map<string, number>();
-  const syncKept = async (path: string): Promise<void> => {
-    let descriptor = kept.get(path);
-    if (descriptor === undefined) {
-      descriptor = await openPath(path, "r");
-      kept.set(path, descriptor);
-    }
-    await syncDescriptor(descriptor);
-  };
   const start = (path: string): Promise<void> => {
-    const sync = (keepOpen ? syncKept(path) : syncPath(path)).finally(() => running.delete(path));
+    const sync = syncPath(path).finally(() => running.delete(path));
     running.set(path, sync);
     return sync;
   };
@@ -51,12 +35,6 @@ export function createGroupSync({ keepOpen = false }: GroupSyncOptions = {}): Gr
           });
       waiting.set(path, next);
       return next;
-    },
-    async close() {
-      while (running.size > 0) await Promise.allSettled(running.values());
-      const descriptors = [...kept.values()];
-      kept.clear();
-      await Promise.all(descriptors.map((descriptor) => closeDescriptor(descriptor)));
     },
   };
 }

@@ -1,4 +1,5 @@
 import { CastoreError, type CastoreErrorCode } from "../castore-error.ts";
+import { INLINE_BYTES_MAX } from "./blob-row.ts";
 import { storeError } from "./store-error.ts";
 import type { StoreIndex } from "./store-index.ts";
 import { applyWrite, type StoreWrite } from "./store-writes.ts";
@@ -9,12 +10,18 @@ export type WriteResult =
   | { readonly code: CastoreErrorCode; readonly message: string };
 
 /**
- * Commits `writes` in one transaction. One that is refused changes nothing, and the others go
- * ahead; where the commit fails, none happened.
+ * Commits `writes` in one transaction. One that is refused, or has a fault already, changes
+ * nothing, and the others go ahead; where the commit fails, none happened.
  */
-export function commitGroup(index: StoreIndex, writes: readonly StoreWrite[]): WriteResult[] {
+export function commitGroup(
+  index: StoreIndex,
+  writes: readonly StoreWrite[],
+  faultOf: (write: StoreWrite) => CastoreError | undefined,
+): WriteResult[] {
   const attempt = (write: StoreWrite): WriteResult => {
     try {
+      const fault = faultOf(write);
+      if (fault !== undefined) throw fault;
       return { value: applyWrite(index, write) };
     } catch (error) {
       if (!(error instanceof CastoreError)) throw error;
@@ -45,10 +52,10 @@ function roomFor(writes: readonly StoreWrite[]): number {
 }
 
 /** What the write adds to the index; undefined where it is small, or makes room. */
-export function putBytes(write: StoreWrite): number | undefined {
+function putBytes(write: StoreWrite): number | undefined {
   switch (write.type) {
     case "blob":
-      return write.row.byteLength;
+      return write.size <= INLINE_BYTES_MAX ? write.size : 0;
     case "directories":
       return write.rows.reduce((sum, [, bytes]) => sum + bytes.byteLength, 0);
     case "roots":

@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { CastoreError } from "../castore-error.ts";
 import { type Digest, digestBytes, digestOf } from "../model/digest.ts";
-import { type BlobAnalysis, createBlobAnalyzer } from "../recipes/blob-analyzer.ts";
+import { analyzeBytes, type BlobAnalysis, createBlobAnalyzer } from "../recipes/blob-analyzer.ts";
 import type { NormalForm } from "../recipes/normal-form.ts";
 import type {
   BlobReader,
@@ -12,18 +12,16 @@ import type {
 import { createBytesReader } from "../services/memory-blob-service.ts";
 import type { ByteSource, CallOptions } from "../streams/byte-source.ts";
 import { cancellable } from "../streams/cancellable.ts";
-import {
-  type BlobRow,
-  decodeBlobRow,
-  encodeFileBlob,
-  encodeInlineBlob,
-  INLINE_BYTES_MAX,
-} from "./blob-row.ts";
+import { type BlobRow, decodeBlobRow, INLINE_BYTES_MAX } from "./blob-row.ts";
 import { chunkRowsOf, plainChunks } from "./chunk-rows.ts";
 import { openBlobFile } from "./local-blob-reader.ts";
 import type { OpenStore } from "./open-store.ts";
 import { peekRow } from "./store-index.ts";
-import { createTemporaryFile, putSmallFile, type TemporaryFile } from "./temporary-file.ts";
+import type { BlobWrite } from "./store-writes.ts";
+import { createTemporaryFile, type TemporaryFile } from "./temporary-file.ts";
+
+/** Where the bytes of a blob are, as of BlobWrite. */
+type BlobBytes = Pick<BlobWrite, "contents" | "temporary">;
 
 /** What a put holds in memory before it goes to the disk, at most. */
 const GATHER_BYTES = 1 << 18;
@@ -68,6 +66,24 @@ class LocalBlobService implements BlobService {
     this.#store.checkWritable();
     options.signal?.throwIfAborted();
     using _lease = this.#store.leases.hold();
+    const bytes = bytesOf(source);
+    return await (bytes === undefined
+      ? this.#putPieces(source, options)
+      : this.#putBytes(bytes, options));
+  }
+
+  /** A tree may have a hundred thousand small files: without all that a stream of pieces needs. */
+  async #putBytes(bytes: Uint8Array, { expect, release }: PutBlobOptions): Promise<ChunkMeta> {
+    const analysis = analyzeBytes(this.#form, bytes);
+    checkDigest(analysis, expect);
+    if (this.#isKnown(analysis) && (await this.#keepAgain(analysis))) return chunkOf(analysis);
+    const written = this.#write(analysis, { contents: bytes });
+    release?.(bytes);
+    await written;
+    return chunkOf(analysis);
+  }
+
+  async #putPieces(source: ByteSource, options: PutBlobOptions): Promise<ChunkMeta> {
     const spool = new Spool(this.#store, options.expect);
     const released = new ReleasedPieces(options.release);
     try {
@@ -79,37 +95,54 @@ class LocalBlobService implements BlobService {
         released.upTo(Math.min(analyzer.analyzedBytes, spool.writtenBytes));
       }
       const analysis = analyzer.finish();
-      const { digest, size } = analysis;
-      const { expect } = options;
-      if (expect !== undefined && digest !== expect) {
-        throw new CastoreError("CORRUPT", `blob ${expect}: the bytes have digest ${digest}`);
-      }
+      checkDigest(analysis, options.expect);
       // From here on it is soon done: a signal does not leave it half done.
       options.signal?.throwIfAborted();
-      await this.#keep(spool, analysis);
-      return { digest, size };
+      if (this.#isKnown(analysis) && (await this.#keepAgain(analysis))) return chunkOf(analysis);
+      await this.#write(analysis, await spool.end(analysis.digest));
+      return chunkOf(analysis);
     } finally {
       await spool.discard();
       released.upTo(Number.POSITIVE_INFINITY);
     }
   }
 
-  async #keep(spool: Spool, analysis: BlobAnalysis): Promise<void> {
-    const { digest, size } = analysis;
-    const chunks = chunkRowsOf(analysis);
-    const key = digestBytes(digest);
-    if (size <= INLINE_BYTES_MAX) {
-      const row = encodeInlineBlob(spool.gathered());
-      await this.#store.write({ type: "blob", digest: key, row, size, chunks });
-      return;
-    }
-    const again = { type: "see", rows: "blobs", digest: key, chunks } as const;
-    if ((await isSound(this.#store, digest)) && (await this.#store.write(again))) return;
-    await spool.moveTo(digest);
-    this.#store.damaged.delete(digest);
-    const row = encodeFileBlob(size);
-    await this.#store.write({ type: "blob", digest: key, row, size, chunks });
+  /** Whether the blob may be there as a file; a row is written as fast as it is looked at. */
+  #isKnown({ digest, size }: BlobAnalysis): boolean {
+    return size > INLINE_BYTES_MAX && readBlobRow(this.#store, digest) !== undefined;
   }
+
+  /** Adds the chunks of this form to a blob that is there; false where it must be put again. */
+  async #keepAgain(analysis: BlobAnalysis): Promise<boolean> {
+    if (!(await isSound(this.#store, analysis.digest))) return false;
+    const digest = digestBytes(analysis.digest);
+    const chunks = chunkRowsOf(analysis);
+    return this.#store.write({ type: "see", rows: "blobs", digest, chunks });
+  }
+
+  async #write(analysis: BlobAnalysis, bytes: BlobBytes): Promise<void> {
+    const { size } = analysis;
+    const digest = digestBytes(analysis.digest);
+    const chunks = chunkRowsOf(analysis);
+    await this.#store.write({ type: "blob", digest, size, chunks, ...bytes });
+    this.#store.damaged.delete(analysis.digest);
+  }
+}
+
+/** The bytes of a source that are in memory, and few; undefined for another. */
+function bytesOf(source: ByteSource): Uint8Array | undefined {
+  if (!Array.isArray(source) || source.length !== 1) return undefined;
+  const bytes: Uint8Array = source[0];
+  return bytes.byteLength < GATHER_BYTES ? bytes : undefined;
+}
+
+function checkDigest({ digest }: BlobAnalysis, expect: Digest | undefined): void {
+  if (expect === undefined || digest === expect) return;
+  throw new CastoreError("CORRUPT", `blob ${expect}: the bytes have digest ${digest}`);
+}
+
+function chunkOf({ digest, size }: BlobAnalysis): ChunkMeta {
+  return { digest, size };
 }
 
 /**
@@ -141,9 +174,8 @@ export async function analyzeLocalBlob(
   const chunks = chunkRowsOf(analysis);
   if (chunks !== undefined) {
     const { size } = analysis;
-    const isInline = size <= INLINE_BYTES_MAX;
-    const row = isInline ? encodeInlineBlob(Buffer.concat(gathered)) : encodeFileBlob(size);
-    await store.write({ type: "blob", digest: digestBytes(digest), row, size, chunks });
+    const contents = size <= INLINE_BYTES_MAX ? Buffer.concat(gathered) : undefined;
+    await store.write({ type: "blob", digest: digestBytes(digest), size, chunks, contents });
   }
   return analysis;
 }
@@ -225,20 +257,17 @@ class Spool {
     return this.#writtenBytes;
   }
 
-  gathered(): Uint8Array {
-    return Buffer.concat(this.#pieces, this.#gathered);
-  }
-
-  async moveTo(digest: Digest): Promise<void> {
+  /** Where the bytes are, once they are all there: in memory, or durably in a file. */
+  async end(digest: Digest): Promise<BlobBytes> {
     await this.#flushing;
     if (this.#file === undefined && !this.#dropped) {
-      return putSmallFile(this.#store, digest, this.gathered());
+      return { contents: Buffer.concat(this.#pieces, this.#gathered) };
     }
     await this.#flush();
     if (this.#file === undefined) {
       throw new CastoreError("UNAVAILABLE", `blob ${digest}: it vanished while it was put again`);
     }
-    await this.#file.moveTo(digest);
+    return { temporary: await this.#file.seal() };
   }
 
   async discard(): Promise<void> {

@@ -2,7 +2,6 @@ import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CastoreError } from "../castore-error.ts";
 import { makeDirectories } from "../files/make-directories.ts";
-import { createGroupSync } from "../files/sync.ts";
 import { createNormalForm } from "../recipes/normal-form.ts";
 import { checkAndRepair } from "./check-and-repair.ts";
 import { GarbageCollector } from "./garbage-collector.ts";
@@ -45,9 +44,8 @@ export async function openLocalStore(options: LocalStoreOptions): Promise<LocalS
   try {
     const leases = new StoreLeases(index, options.unleasedMs ?? Number.POSITIVE_INFINITY);
     if (!readOnly) await enter(layout, index, leases);
-    const writer = readOnly ? undefined : createStoreWriter(index, layout.index);
-    const parts = { layout, index, leases, groupSync: createGroupSync({ keepOpen: true }), writer };
-    return composeStore(new OpenStore(parts), options.sizeMax);
+    const writer = readOnly ? undefined : createStoreWriter({ layout, index, leases });
+    return composeStore(new OpenStore({ layout, index, leases, writer }), options.sizeMax);
   } catch (error) {
     await index.close();
     throw storeError(`store ${layout.path}`, error);

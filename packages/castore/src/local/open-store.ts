@@ -1,9 +1,5 @@
 import { CastoreError } from "../castore-error.ts";
-import type { GroupSync } from "../files/sync.ts";
-import { SyncWaves } from "../files/sync-waves.ts";
 import { type Digest, digestBytes } from "../model/digest.ts";
-import { atMost } from "../streams/parallel.ts";
-import { BlobShards } from "./blob-shards.ts";
 import { DamagedBlobs } from "./damaged-blobs.ts";
 import type { StoreIndex } from "./store-index.ts";
 import type { StoreLayout } from "./store-layout.ts";
@@ -11,13 +7,10 @@ import type { StoreLeases } from "./store-leases.ts";
 import type { StoreWriter } from "./store-writer.ts";
 import { condemnedKey, type ObjectRows, type StoreWrite } from "./store-writes.ts";
 
-const SMALL_FILES_OPEN_MAX = 128;
-
 export interface OpenStoreParts {
   readonly layout: StoreLayout;
   readonly index: StoreIndex;
   readonly leases: StoreLeases;
-  readonly groupSync: GroupSync;
   /** Undefined where the store is only read. */
   readonly writer: StoreWriter | undefined;
 }
@@ -26,12 +19,6 @@ export interface OpenStoreParts {
 export class OpenStore {
   readonly layout: StoreLayout;
   readonly leases: StoreLeases;
-  readonly groupSync: GroupSync;
-  readonly shards: BlobShards;
-  /** For files that are small enough for others to wait for them. */
-  readonly waves: SyncWaves;
-  /** So few of them are open at once, as a process may not have many. */
-  readonly smallFiles = atMost(SMALL_FILES_OPEN_MAX);
   /** Blobs whose files a read has found damaged: absent, until a put has written them anew. */
   readonly damaged = new DamagedBlobs();
   /** Called after each write. */
@@ -43,9 +30,6 @@ export class OpenStore {
   constructor(parts: OpenStoreParts) {
     this.layout = parts.layout;
     this.leases = parts.leases;
-    this.groupSync = parts.groupSync;
-    this.waves = new SyncWaves((path) => parts.groupSync.sync(path));
-    this.shards = new BlobShards(parts.layout, parts.groupSync);
     this.#index = parts.index;
     this.#writer = parts.writer;
   }
@@ -67,7 +51,7 @@ export class OpenStore {
     throw new CastoreError("READ_ONLY", `store ${this.layout.path} was opened for reading`);
   }
 
-  /** Resolves with what the write returned, once it is durable. */
+  /** Resolves with what the write returned, once it is durable; as of StoreWriter. */
   async write(write: StoreWrite): Promise<boolean> {
     const value = await this.checkWritable().write(write);
     this.onWrite();
@@ -87,17 +71,9 @@ export class OpenStore {
     return this.index.rows.condemned.doesExist(condemnedKey(rows, key));
   }
 
-  /** Keeps the file of a deleted blob from being removed, as it is about to be replaced. */
-  async forgetUnlink(digest: Digest): Promise<void> {
-    const key = digestBytes(digest);
-    if (!this.index.rows.unlinks.doesExist(key)) return;
-    await this.write({ type: "forget-unlink", digest: key });
-  }
-
   async close(): Promise<void> {
     if (this.#closed) return;
     await this.#writer?.close();
-    await this.groupSync.close();
     this.leases.close();
     this.#closed = true;
     await this.#index.close();

@@ -1,66 +1,88 @@
 import { Worker } from "node:worker_threads";
 import { CastoreError } from "../castore-error.ts";
-import { commitGroup, putBytes, type WriteResult } from "./commit-group.ts";
+import { SLAB_BYTES, SlabPool } from "./slab-pool.ts";
 import { storeError } from "./store-error.ts";
 import type { StoreIndex } from "./store-index.ts";
-import type { WriteGroup } from "./store-writer-thread.ts";
+import type { StoreLayout } from "./store-layout.ts";
+import type { StoreLeases } from "./store-leases.ts";
+import type { BatchResults, WriteBatch, WriterThreadData } from "./store-writer-thread.ts";
 import type { StoreWrite } from "./store-writes.ts";
+import { WaveWriter } from "./wave-writer.ts";
 
-/** Most writes in one transaction: bounds how long others wait for the lock. */
-const GROUP_WRITES_MAX = 4096;
-const GROUP_BYTES_MAX = 8 << 20;
+/** Writes that are given on together, at most. */
+const BATCH_WRITES_MAX = 512;
+const BATCH_BYTES_MAX = 4 * SLAB_BYTES;
 /**
- * So many groups are committed by the caller's thread, which waits for the disk meanwhile, before
- * another thread is worth its 80 ms: a command that writes little never starts one.
+ * So many batches of so few writes are the caller's thread's, which waits for the disk meanwhile,
+ * before another thread is worth its 80 ms: a command that writes little never starts one.
  */
-const GROUPS_HERE = 12;
+const BATCHES_HERE = 12;
+const WRITES_HERE_MAX = 32;
 
-/**
- * Commits writes in groups: what arrives during one commit makes up the next. Has a thread for
- * that, as lmdb's asynchronous transactions never call back on the Nodes we run on.
- */
+/** Writes to a store, many at once: what comes while some are on their way goes together. */
 export interface StoreWriter {
-  /** Resolves with what `applyWrite` returned, once that is durable. */
+  /**
+   * Resolves with what `applyWrite` returned, once that is durable. Copies the contents of a blob
+   * before it returns; all other bytes are the writer's from then on.
+   */
   write(write: StoreWrite): Promise<boolean>;
   /** Waits for what is under way. */
   close(): Promise<void>;
 }
 
+export interface StoreWriterOptions {
+  readonly index: StoreIndex;
+  readonly layout: StoreLayout;
+  readonly leases: StoreLeases;
+}
+
+export function createStoreWriter(options: StoreWriterOptions): StoreWriter {
+  return new BatchWriter(options);
+}
+
+interface Batch {
+  readonly writes: StoreWrite[];
+  readonly pending: Pending[];
+  readonly slabs: Uint8Array[];
+  /** Bytes in the last slab. */
+  filled: number;
+}
+
 interface Pending {
-  readonly write: StoreWrite;
-  readonly bytes: number;
   resolve(value: boolean): void;
   reject(error: unknown): void;
 }
 
-/** `index` is the one at `indexPath`. */
-export function createStoreWriter(index: StoreIndex, indexPath: string): StoreWriter {
-  return new GroupWriter(index, indexPath);
-}
-
-class GroupWriter implements StoreWriter {
-  readonly #indexPath: string;
-  readonly #index: StoreIndex;
-  readonly #queue: Pending[] = [];
-  #underWay: Pending[] = [];
+class BatchWriter implements StoreWriter {
+  readonly #options: StoreWriterOptions;
+  readonly #slabs = new SlabPool();
+  readonly #here: WaveWriter;
   #thread: Worker | undefined;
-  #groups = 0;
-  #scheduled = false;
+  /** What the thread has not yet answered. */
+  readonly #asked: Batch[] = [];
+  #batch: Batch | undefined;
+  #batches = 0;
+  #underWay = 0;
   #closed: Promise<void> | undefined;
   #idle: (() => void) | undefined;
 
-  constructor(index: StoreIndex, indexPath: string) {
-    this.#index = index;
-    this.#indexPath = indexPath;
+  constructor(options: StoreWriterOptions) {
+    const { index, layout, leases } = options;
+    this.#options = options;
+    const temporaryName = () => leases.temporaryName();
+    this.#here = new WaveWriter(index, { layout, temporaryName, beginSync: undefined });
   }
 
   write(write: StoreWrite): Promise<boolean> {
     if (this.#closed !== undefined) {
       return Promise.reject(new CastoreError("CLOSED", "the local store is closed"));
     }
+    const batch = this.#open();
     return new Promise((resolve, reject) => {
-      this.#queue.push({ write, bytes: putBytes(write) ?? 0, resolve, reject });
-      if (this.#underWay.length === 0) this.#schedule();
+      batch.writes.push(this.#kept(batch, write));
+      batch.pending.push({ resolve, reject });
+      const bytes = batch.slabs.length * SLAB_BYTES;
+      if (batch.writes.length >= BATCH_WRITES_MAX || bytes > BATCH_BYTES_MAX) this.#send(batch);
     });
   }
 
@@ -70,7 +92,7 @@ class GroupWriter implements StoreWriter {
   }
 
   async #end(): Promise<void> {
-    if (this.#underWay.length > 0 || this.#queue.length > 0) {
+    if (this.#underWay > 0) {
       await new Promise<void>((resolve) => {
         this.#idle = resolve;
       });
@@ -79,78 +101,88 @@ class GroupWriter implements StoreWriter {
     if (thread === undefined) return;
     const exited = new Promise((resolve) => thread.once("exit", resolve));
     thread.ref();
-    const end: WriteGroup = undefined;
+    const end: WriteBatch = undefined;
     thread.postMessage(end);
     await exited;
   }
 
   /** What is written in one turn of the event loop goes together. */
-  #schedule(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      if (this.#underWay.length === 0) this.#commitNext();
-    });
+  #open(): Batch {
+    if (this.#batch !== undefined) return this.#batch;
+    const batch: Batch = { writes: [], pending: [], slabs: [], filled: 0 };
+    this.#batch = batch;
+    this.#underWay++;
+    setImmediate(() => this.#send(batch));
+    return batch;
   }
 
-  #commitNext(): void {
-    let bytes = 0;
-    let count = 0;
-    while (count < this.#queue.length && count < GROUP_WRITES_MAX && bytes < GROUP_BYTES_MAX) {
-      bytes += this.#queue[count]?.bytes ?? 0;
-      count++;
+  /** The write, whose contents lie where a thread can see them. */
+  #kept(batch: Batch, write: StoreWrite): StoreWrite {
+    if (write.type !== "blob" || write.contents === undefined) return write;
+    const { contents } = write;
+    let slab = batch.slabs.at(-1);
+    if (slab === undefined || batch.filled + contents.byteLength > SLAB_BYTES) {
+      slab = this.#slabs.take();
+      batch.slabs.push(slab);
+      batch.filled = 0;
     }
-    this.#underWay = this.#queue.splice(0, count);
-    if (count === 0) {
-      this.#rest();
-      return;
-    }
-    const group: WriteGroup = this.#underWay.map(({ write }) => write);
-    if (this.#groups++ < GROUPS_HERE) {
-      this.#settle(commitGroup(this.#index, group));
+    const kept = slab.subarray(batch.filled, batch.filled + contents.byteLength);
+    kept.set(contents);
+    batch.filled += contents.byteLength;
+    return { ...write, contents: kept };
+  }
+
+  #send(batch: Batch): void {
+    if (this.#batch !== batch) return;
+    this.#batch = undefined;
+    const isLittle = batch.writes.length <= WRITES_HERE_MAX && this.#batches++ < BATCHES_HERE;
+    if (this.#thread === undefined && isLittle) {
+      void this.#here.write(batch.writes).then((results) => this.#settle(batch, results));
       return;
     }
     this.#thread ??= this.#start();
     this.#thread.ref();
-    this.#thread.postMessage(group);
+    this.#asked.push(batch);
+    this.#thread.postMessage(batch.writes);
   }
 
   #start(): Worker {
-    const thread = new Worker(new URL("./store-writer-thread.js", import.meta.url), {
-      workerData: this.#indexPath,
-      execArgv: [],
+    const { layout, leases } = this.#options;
+    const workerData: WriterThreadData = { path: layout.path, lease: leases.id };
+    const file = new URL("./store-writer-thread.js", import.meta.url);
+    const thread = new Worker(file, { workerData, execArgv: [] });
+    thread.on("message", (results: BatchResults) => {
+      const batch = this.#asked.shift();
+      if (batch !== undefined) this.#settle(batch, results);
     });
-    thread.on("message", (results: readonly WriteResult[]) => this.#settle(results));
     thread.on("error", (cause) => this.#fail(storeError("store writer", cause)));
     return thread;
   }
 
-  #settle(results: readonly WriteResult[]): void {
-    const done = this.#underWay;
-    this.#underWay = [];
-    this.#index.refresh();
-    done.forEach(({ resolve, reject }, i) => {
+  #settle(batch: Batch, results: BatchResults): void {
+    this.#options.index.refresh();
+    batch.pending.forEach(({ resolve, reject }, i) => {
       const result = results[i];
       if (result === undefined) reject(new CastoreError("UNAVAILABLE", "store writer: no answer"));
       else if ("value" in result) resolve(result.value);
       else reject(new CastoreError(result.code, result.message));
     });
-    if (this.#queue.length > 0) this.#schedule();
-    else this.#rest();
-  }
-
-  #rest(): void {
-    this.#thread?.unref();
-    this.#idle?.();
+    this.#rest(batch);
   }
 
   /** The thread is gone; the next write starts another. */
   #fail(error: CastoreError): void {
-    const failed = [...this.#underWay, ...this.#queue.splice(0)];
-    this.#underWay = [];
     this.#thread = undefined;
-    for (const { reject } of failed) reject(error);
-    this.#rest();
+    for (const batch of this.#asked.splice(0)) {
+      for (const { reject } of batch.pending) reject(error);
+      this.#rest(batch);
+    }
+  }
+
+  #rest(batch: Batch): void {
+    for (const slab of batch.slabs) this.#slabs.give(slab);
+    this.#underWay--;
+    if (this.#asked.length === 0) this.#thread?.unref();
+    if (this.#underWay === 0) this.#idle?.();
   }
 }

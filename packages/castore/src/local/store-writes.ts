@@ -1,5 +1,6 @@
 import { CastoreError } from "../castore-error.ts";
 import { digestOfBytes } from "../model/digest.ts";
+import { encodeFileBlob, encodeInlineBlob, INLINE_BYTES_MAX } from "./blob-row.ts";
 import { type ChunkRows, putChunkRows } from "./chunk-rows.ts";
 import { afterPrefix, peekRow, type Rows, type StoreIndex, visitRows } from "./store-index.ts";
 
@@ -8,13 +9,7 @@ export type ObjectRows = "blobs" | "directories";
 
 /** One change to the index. Bytes are the writer's from then on. */
 export type StoreWrite =
-  | {
-      readonly type: "blob";
-      readonly digest: Uint8Array;
-      readonly row: Uint8Array;
-      readonly size: number;
-      readonly chunks: ChunkRows | undefined;
-    }
+  | BlobWrite
   | {
       readonly type: "directories";
       readonly rows: readonly (readonly [digest: Uint8Array, bytes: Uint8Array])[];
@@ -40,8 +35,18 @@ export type StoreWrite =
       /** Chunks of one more normal form of the blob, if it is there. */
       readonly chunks?: ChunkRows | undefined;
     }
-  | { readonly type: "drop-seed"; readonly key: Uint8Array }
-  | { readonly type: "forget-unlink"; readonly digest: Uint8Array };
+  | { readonly type: "drop-seed"; readonly key: Uint8Array };
+
+export interface BlobWrite {
+  readonly type: "blob";
+  readonly digest: Uint8Array;
+  readonly size: number;
+  readonly chunks: ChunkRows | undefined;
+  /** All its bytes, wherever they are few. */
+  readonly contents?: Uint8Array | undefined;
+  /** The file in `tmp/` that has its bytes durably; without either, the blob's file is there. */
+  readonly temporary?: string | undefined;
+}
 
 export interface SeenObject {
   readonly rows: ObjectRows;
@@ -119,8 +124,6 @@ export function applyWrite(index: StoreIndex, write: StoreWrite): boolean {
       return true;
     case "drop-seed":
       return rows.seeds.removeSync(write.key);
-    case "forget-unlink":
-      return rows.unlinks.removeSync(write.digest);
   }
 }
 
@@ -138,14 +141,15 @@ function addSize(rows: StoreIndex["rows"], bytes: number): void {
   writeCounter(rows.meta, META_SIZE, readCounter(rows.meta, META_SIZE) + bytes);
 }
 
-function applyBlob(index: StoreIndex, write: StoreWrite & { type: "blob" }): boolean {
+function applyBlob(index: StoreIndex, write: BlobWrite): boolean {
   const { rows } = index;
+  const { contents, size } = write;
+  const isRow = contents !== undefined && size <= INLINE_BYTES_MAX;
+  const row = isRow ? encodeInlineBlob(contents) : encodeFileBlob(size);
   if (rows.unlinks.doesExist(write.digest)) rows.unlinks.removeSync(write.digest);
-  if (!rows.blobs.doesExist(write.digest)) addSize(rows, countedBytes(write.size));
+  if (!rows.blobs.doesExist(write.digest)) addSize(rows, countedBytes(size));
   // A row that is there already is compared, not written: it is damaged if it differs.
-  if (!peekRow(rows.blobs, write.digest)?.equals(write.row)) {
-    rows.blobs.putSync(write.digest, write.row);
-  }
+  if (!peekRow(rows.blobs, write.digest)?.equals(row)) rows.blobs.putSync(write.digest, row);
   rows.condemned.removeSync(condemnedKey("blobs", write.digest));
   if (write.chunks !== undefined) putChunkRows(index, write.digest, write.chunks);
   return true;

@@ -1,9 +1,8 @@
-import { closeSync, fdatasync, open, openSync, renameSync, writeSync, writev } from "node:fs";
+import { closeSync, fdatasync, open, writev } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { CastoreError } from "../castore-error.ts";
-import type { Digest } from "../model/digest.ts";
 import type { OpenStore } from "./open-store.ts";
 import { storeError } from "./store-error.ts";
 
@@ -11,12 +10,9 @@ import { storeError } from "./store-error.ts";
 export interface TemporaryFile {
   /** Appends `pieces`, which must not change until it resolves. */
   write(pieces: readonly Uint8Array[]): Promise<void>;
-  /**
-   * Makes it the file of the blob `digest`, in place of one that may be there. Durable when
-   * resolved. No other call follows but `discard`.
-   */
-  moveTo(digest: Digest): Promise<void>;
-  /** Removes it unless it was moved. Idempotent. */
+  /** Makes its data durable; resolves with its path. No other call follows but `discard`. */
+  seal(): Promise<string>;
+  /** Removes it, where it is still there. */
   discard(): Promise<void>;
 }
 
@@ -38,50 +34,19 @@ export async function createTemporaryFile(store: OpenStore): Promise<TemporaryFi
   const descriptor = await openPath(path, "wx", 0o444).catch((cause: unknown) => {
     throw storeError("put a blob", cause);
   });
-  return new WrittenFile(store, path, descriptor);
-}
-
-/**
- * Makes `bytes`, a few hundred KiB at most, the file of the blob `digest`, in place of one that may
- * be there. Durable when resolved. What blocks this thread, open, write, close and rename, takes
- * less than the trips to the pool that would keep it free.
- */
-export async function putSmallFile(
-  store: OpenStore,
-  digest: Digest,
-  bytes: Uint8Array,
-): Promise<void> {
-  const path = join(store.layout.temporary, store.leases.temporaryName());
-  try {
-    await store.waves.run(() =>
-      store.smallFiles(async () => {
-        const file = new WrittenFile(store, path, openSync(path, "wx", 0o444));
-        try {
-          file.writeNow(bytes);
-          return await file.moveIntoShard(digest);
-        } finally {
-          await file.discard();
-        }
-      }),
-    );
-  } catch (cause) {
-    throw storeError(`put blob ${digest}`, cause);
-  }
+  return new WrittenFile(path, descriptor);
 }
 
 class WrittenFile implements TemporaryFile {
-  readonly #store: OpenStore;
   readonly #path: string;
   #descriptor: number | undefined;
-  #moved = false;
   #unsyncedBytes = 0;
   /** The one sync that may be under way. */
   #syncing: Promise<void> | undefined;
   /** A fault is told to one sync, and never again. */
   #syncFault: { readonly cause: unknown } | undefined;
 
-  constructor(store: OpenStore, path: string, descriptor: number) {
-    this.#store = store;
+  constructor(path: string, descriptor: number) {
     this.#path = path;
     this.#descriptor = descriptor;
   }
@@ -103,17 +68,15 @@ class WrittenFile implements TemporaryFile {
     }
   }
 
-  writeNow(bytes: Uint8Array): void {
-    for (let written = 0; written < bytes.byteLength; ) {
-      written += writeSync(this.#open(), bytes, written);
-    }
-  }
-
-  async moveTo(digest: Digest): Promise<void> {
+  async seal(): Promise<string> {
+    await this.#syncing;
     try {
-      await this.#store.groupSync.sync(await this.moveIntoShard(digest));
+      if (this.#syncFault !== undefined) throw this.#syncFault.cause;
+      await syncData(this.#open());
+      this.#close();
+      return this.#path;
     } catch (cause) {
-      throw storeError(`put blob ${digest}`, cause);
+      throw storeError("put a blob", cause);
     }
   }
 
@@ -121,21 +84,7 @@ class WrittenFile implements TemporaryFile {
     // The descriptor must not be closed, and used for another file, under a sync.
     await this.#syncing;
     this.#close();
-    if (!this.#moved) await rm(this.#path, { force: true });
-    this.#moved = true;
-  }
-
-  /** As `moveTo`; resolves with the directory that is still to be synced. */
-  async moveIntoShard(digest: Digest): Promise<string> {
-    await this.#syncing;
-    if (this.#syncFault !== undefined) throw this.#syncFault.cause;
-    await syncData(this.#open());
-    this.#close();
-    await this.#store.forgetUnlink(digest);
-    const shard = await this.#store.shards.get(digest);
-    renameSync(this.#path, this.#store.layout.blob(digest));
-    this.#moved = true;
-    return shard;
+    await rm(this.#path, { force: true });
   }
 
   #syncBeside(): void {

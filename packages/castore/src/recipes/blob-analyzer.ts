@@ -1,4 +1,4 @@
-import { createCutState, cutWindow } from "../chunking/chunker.ts";
+import { CHUNK_SIZES, createCutState, cutWindow } from "../chunking/chunker.ts";
 import { KERNEL_WINDOW_BYTES } from "../chunking/kernel.ts";
 import { createDigestHasher, type Digest, type DigestHasher, digestOf } from "../model/digest.ts";
 import type { ChunkMeta } from "../services/blob-service.ts";
@@ -32,6 +32,17 @@ export interface BlobAnalyzer {
  */
 export function createBlobAnalyzer(form: NormalForm): BlobAnalyzer {
   return new WindowAnalyzer(form);
+}
+
+/** What a `BlobAnalyzer` tells of a blob that is `bytes`; of a small one without all its work. */
+export function analyzeBytes(form: NormalForm, bytes: Uint8Array): BlobAnalysis {
+  if (form.references.length === 0 && bytes.byteLength <= CHUNK_SIZES.min) {
+    const chunk = { digest: digestOf(bytes), size: bytes.byteLength };
+    return { ...chunk, chunks: [chunk], occurrences: [] };
+  }
+  const analyzer = createBlobAnalyzer(form);
+  analyzer.push(bytes);
+  return analyzer.finish();
 }
 
 class WindowAnalyzer implements BlobAnalyzer {

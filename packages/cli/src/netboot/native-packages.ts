@@ -16,7 +16,7 @@ export const NATIVE_PACKAGES: readonly {
   { name: "zstd-napi", of: "@castore/castore", optional: true },
   { name: "lzma-native", of: "@castore/nar-bridge", optional: false },
   { name: "node-liblzma", of: "@castore/nar-bridge", optional: true },
-  { name: "koffi", of: "@castore/fuse", optional: false },
+  { name: "koffi", of: "@castore/castore", optional: false },
 ];
 
 export interface InstalledPackage {
