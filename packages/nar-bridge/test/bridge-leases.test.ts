@@ -1,6 +1,7 @@
 import { digestOf } from "@castore/castore";
 import { expect, test } from "vitest";
 import { StandInCache } from "../../../test/support/stand-in-cache.ts";
+import { HOLD_BYTES_MAX } from "../src/substitution/nar-delivery.ts";
 import { type Bridge, startBridge } from "./bridge-fixture.ts";
 import { closeAfterEach } from "./close-after-each.ts";
 import { directory, file } from "./nar-fixture.ts";
@@ -19,7 +20,9 @@ async function collect({ store }: Bridge): Promise<void> {
 }
 
 test("garbage collected while a plain NAR passes takes nothing of it", async () => {
-  const path = await makePath("passing", directory({ a: file(EARLY), b: file(NOISE) }));
+  // One that is stored while it passes.
+  const late = Buffer.alloc(HOLD_BYTES_MAX, "late");
+  const path = await makePath("passing", directory({ a: file(EARLY), b: file(late) }));
   const cache = await use(StandInCache.start());
   publish(cache, path);
   const bridge = await use(startBridge({ upstreams: [cache.origin], delivery: { holdMs: 0 } }));

@@ -68,6 +68,7 @@ test("what is damaged in the store comes from the upstream again, and is healed"
   const bridge = await start(await startCache(path));
   const url = bridge.url + path.bridged;
   await raw(url);
+  await bridge.substituter[Symbol.asyncDispose]();
   const { headers } = await raw(url);
   expect(headers.etag).toBeDefined();
   const blobs = join(bridge.store.path, "blobs");

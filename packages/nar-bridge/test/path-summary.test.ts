@@ -156,6 +156,7 @@ test("a server without the feature is asked for the whole at once", async () => 
   relay.faults.push([/castore\/info$/, { kind: "change", change }]);
   for (const { bridged, nar } of [old, near]) {
     expect((await raw(bridge.url + bridged)).body.equals(nar)).toBe(true);
+    await bridge.substituter[Symbol.asyncDispose]();
   }
   expect(relay.seen(CLOSURE).length).toBe(2);
   expect(cache.seen("nar").length).toBe(1);

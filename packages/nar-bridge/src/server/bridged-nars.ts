@@ -108,18 +108,18 @@ export class BridgedNars {
     else await sendBytes(reply, 200, headers, nar.bytes);
   }
 
-  /** Waits until the NAR is stored, or the client that it is fetched for has it or is gone. */
+  /** Waits until the NAR is proven, or the client that it is fetched for has it or is gone. */
   async #untilServable(
     narHash: NarHash,
     underWay: Promise<void>,
     { waitMs, signal }: { readonly waitMs: number; readonly signal: AbortSignal },
   ): Promise<void> {
     const enough = new AbortController();
-    const stored = this.#options.substituter.nextStored(narHash, { signal: enough.signal });
+    const proven = this.#options.substituter.nextProven(narHash, { signal: enough.signal });
     try {
-      await untilAborted(within(Promise.race([underWay, stored]), waitMs), signal);
+      await untilAborted(within(Promise.race([underWay, proven]), waitMs), signal);
     } finally {
-      stored.catch(() => {});
+      proven.catch(() => {});
       enough.abort();
     }
   }

@@ -1,6 +1,6 @@
 import { HOLD_BYTES_MAX } from "./nar-delivery.ts";
 
-/** Most bytes of NARs held back at once, whatever the number of clients. */
+/** Most bytes of NARs held until they are proven and stored, whatever the number of clients. */
 export const HOLD_BUDGET_BYTES = 64 * 1024 * 1024;
 
 /** A share of the budget, to be released once. */
@@ -10,7 +10,7 @@ export interface Hold {
   release(): void;
 }
 
-/** Keeps the memory for NARs that are held back until they are proven within its limit. */
+/** Keeps the memory for NARs that are held until they are proven and stored within its limit. */
 export class HoldBudget {
   #left = HOLD_BUDGET_BYTES;
 

@@ -1,4 +1,3 @@
-import { EventEmitter, once } from "node:events";
 import {
   type CallOptions,
   CastoreError,
@@ -27,12 +26,18 @@ import type { CastoreWays } from "./castore-ways.ts";
 import { EarlyNars } from "./early-nars.ts";
 import { HoldBudget } from "./hold-budget.ts";
 import { type DeliveryLimits, deliverNar } from "./nar-delivery.ts";
-import { NarSources, type NarWaysOptions, type UpgradeMode } from "./nar-sources.ts";
+import {
+  NarSources,
+  type NarWaysOptions,
+  type ProvenNar,
+  type UpgradeMode,
+} from "./nar-sources.ts";
 import { PathCosts } from "./path-cost.ts";
 import { plainSizeOf } from "./plain-nar-source.ts";
 import type { NarWay } from "./price-list.ts";
 import { RecentPaths } from "./recent-paths.ts";
 import type { ServedNar } from "./served-nar.ts";
+import { StoringNars } from "./storing-nars.ts";
 
 /** How long the narinfos of a closure that was asked for as a whole are remembered. */
 const CLOSURE_TTL_MS = 600_000;
@@ -74,26 +79,23 @@ export class Substituter implements AsyncDisposable {
   readonly #early: EarlyNars;
   readonly #costs: PathCosts;
   readonly #holding = new HoldBudget();
-  /** What was proven and is being stored, by NAR hash. */
-  readonly #storing = new Map<NarHash, Promise<void>>();
+  readonly #storing = new StoringNars();
   /** NARs of which something in the store was seen to be damaged, until they are stored anew. */
   readonly #damaged = new LRUCache<NarHash, true>({ max: DAMAGED_MAX });
-  /** Tells of each NAR hash whose contents were stored. */
-  readonly #stored = new EventEmitter().setMaxListeners(0);
 
   constructor(options: SubstituterOptions) {
     this.#options = options;
     this.#costs = new PathCosts(options.store);
+    const isStoring = (narHash: NarHash) => this.#storing.has(narHash);
     this.#sources = new NarSources({
-      ...options,
-      recent: this.#recent,
+      ...{ ...options, isStoring, recent: this.#recent },
       costOf: (storeHash) => this.#costs.meterOf(storeHash),
-      onProven: (found, way, stored) => this.#keep(found, way, stored),
+      onProven: (found, way, proven) => this.#keep(found, way, proven),
     });
     this.#early = new EarlyNars({
       deliver: (found, signal) => this.#deliver(found, { signal }),
-      isStored: (narHash) => options.pathInfos.findNar(narHash) !== undefined,
-      stored: async (narHash) => await this.#storing.get(narHash),
+      isStored: (narHash) => isStoring(narHash) || options.pathInfos.findNar(narHash) !== undefined,
+      stored: (narHash) => this.#storing.done(narHash),
       closureOf: ({ narInfo, upstream }) =>
         this.#recent.closureOf(storePathHash(narInfo.storePath), upstream),
     });
@@ -115,14 +117,19 @@ export class Substituter implements AsyncDisposable {
     return this.#options.store.lease();
   }
 
-  /** Resolves once a NAR of that hash is stored, however slowly its client takes it. */
-  async nextStored(narHash: NarHash, options: { readonly signal: AbortSignal }): Promise<void> {
-    await once(this.#stored, narHash, options);
+  /** Resolves once `provenNar` has a NAR of that hash that it had not. */
+  async nextProven(narHash: NarHash, options: { readonly signal: AbortSignal }): Promise<void> {
+    await this.#storing.nextServable(narHash, options);
   }
 
-  /** The proven NAR of that hash in the local store; undefined also where it is damaged. */
+  /**
+   * The proven NAR of that hash from the local store, or from memory while it goes there; undefined
+   * also where it is damaged.
+   */
   async provenNar(narHash: NarHash, options: CallOptions = {}): Promise<ServedNar | undefined> {
-    await this.#storing.get(narHash);
+    const held = this.#storing.held(narHash);
+    if (held !== undefined) return held;
+    await this.#storing.done(narHash);
     const { pathInfos, store } = this.#options;
     const proven = pathInfos.findNar(narHash);
     if (proven === undefined || this.#damaged.has(narHash)) return undefined;
@@ -201,7 +208,7 @@ export class Substituter implements AsyncDisposable {
     for await (const _piece of this.#deliver(found, options)) {
       // The bytes are kept on the way; here nobody else wants them.
     }
-    await this.#storing.get(narInfo.narHash);
+    await this.#storing.done(narInfo.narHash);
     const stored = await pathInfos.getStored(storeHash, options);
     if (stored?.proof.by === "rendered") return { pathInfo: stored.pathInfo, isPresent: false };
     throw new CastoreError("UNAVAILABLE", `${narInfo.storePath}: could not be stored`);
@@ -220,6 +227,7 @@ export class Substituter implements AsyncDisposable {
     const found = this.#recent.get(storeHash);
     const { pathInfos } = this.#options;
     if (found?.narInfo.narHash !== narHash) return;
+    await this.#storing.done(narHash);
     if ((await pathInfos.getStored(storeHash))?.proof.by === "rendered") return;
     const root = pathInfos.findNar(narHash);
     if (root === undefined || !(await this.#hasContents(found.narInfo, root.node, {}))) return;
@@ -273,7 +281,7 @@ export class Substituter implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#early[Symbol.dispose]();
     this.#sources[Symbol.dispose]();
-    await Promise.allSettled(this.#storing.values());
+    await this.#storing.settled();
   }
 
   async #localNarInfo(storeHash: StoreHash, options: CallOptions): Promise<NarInfo | undefined> {
@@ -351,14 +359,13 @@ export class Substituter implements AsyncDisposable {
   /** For a client, who will also ask for the rest of the closure. */
   async *#deliverAsked(found: FoundNarInfo, options: OpenNarOptions): AsyncGenerator<Uint8Array> {
     const { narHash } = found.narInfo;
-    const early = this.#early.take(narHash, options.signal);
-    const onComing = () => this.#early.comes(found);
-    yield* early ?? this.#deliver(found, { ...options, onComing });
+    const asked = { ...options, onComing: () => this.#early.comes(found), isAsked: true };
+    yield* this.#early.take(narHash, options.signal) ?? this.#deliver(found, asked);
   }
 
   async *#deliver(
     found: FoundNarInfo,
-    options: OpenNarOptions & NarWaysOptions,
+    options: OpenNarOptions & Partial<NarWaysOptions>,
   ): AsyncGenerator<Uint8Array> {
     const { metrics, delivery } = this.#options;
     const { narHash, narSize } = found.narInfo;
@@ -367,32 +374,26 @@ export class Substituter implements AsyncDisposable {
     metrics.narsUnderWay.inc();
     try {
       const expected = { narHash, narSize, contentCheck: this.#contentCheck(found.narInfo) };
+      const ways = { isAsked: false, ...options, waitingBytesMax: hold.bytes };
       const limits = { ...options, ...delivery, holdBytes: hold.bytes };
-      yield* deliverNar(expected, this.#sources.of(found, options), limits);
+      yield* deliverNar(expected, this.#sources.of(found, ways), limits);
     } finally {
       metrics.narsUnderWay.dec();
-      hold.release();
-      const storing = this.#storing.get(narHash) ?? Promise.resolve();
-      void storing.then(() => lease.release());
+      void this.#storing.done(narHash).then(() => lease.release());
+      void this.#storing.left(narHash).then(() => hold.release());
     }
   }
 
   /** Notes the proven path once its parts are stored. */
-  #keep(found: FoundNarInfo, way: NarWay, stored: Promise<PathInfo>): void {
+  #keep(found: FoundNarInfo, way: NarWay, { stored, pieces }: ProvenNar): void {
     const { metrics, log } = this.#options;
     const { narHash, narSize, storePath } = found.narInfo;
     metrics.nars.inc({ way });
     metrics.narBytes.inc({ way }, narSize);
-    const kept = stored
-      .then((pathInfo) => this.#putProven(found, pathInfo, way))
-      .then(
-        () => {},
-        (error: unknown) => log(`${storePath}: passed on, but not kept: ${messageOf(error)}`),
-      )
-      .finally(() => {
-        this.#storing.delete(narHash);
-        this.#stored.emit(narHash);
-      });
-    this.#storing.set(narHash, kept);
+    const put = async () => void (await this.#putProven(found, await stored, way));
+    const kept = put().catch((error: unknown) => {
+      log(`${storePath}: passed on, but not kept: ${messageOf(error)}`);
+    });
+    this.#storing.add(narHash, kept, pieces);
   }
 }
