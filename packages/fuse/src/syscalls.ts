@@ -17,6 +17,9 @@ export interface Syscalls {
    * where others are at work (Linux 6.12; before that it means nothing). Its share stays the same.
    */
   setSlice(nanoseconds: number): void;
+  /** The CPUs on which the calling thread may run: a bit for each. */
+  cpus(): Buffer;
+  setCpus(cpus: Buffer): void;
 }
 
 export interface MountCall {
@@ -40,6 +43,8 @@ const CONTROL_LENGTH = 20n;
 const SCHED_SETATTR = process.arch === "x64" ? 314 : 274;
 const SCHED_ATTR_BYTES = 48;
 const SCHED_FLAG_KEEP_POLICY = 8n;
+/** Of more, the calls about CPUs fail. */
+const CPUS_MAX = 1024;
 
 /**
  * The calls, through koffi; undefined where koffi has no binary for this machine. Root then still
@@ -73,16 +78,11 @@ export async function loadSyscalls(): Promise<Syscalls | undefined> {
     "int",
   ]);
   const ioctl = libc.func("ioctl", "int", ["int", "unsigned long", "void *"]);
-  const syscall = libc.func("syscall", "long", ["long", "int", "void *", "unsigned int"]);
 
   const { errno: errnoNumbers } = koffi.os;
   const lastErrno = koffi.errno;
 
-  function checked(
-    name: string,
-    call: (...args: unknown[]) => unknown,
-    ...args: unknown[]
-  ): number {
+  function checked(name: string, call: LibraryFunction, ...args: unknown[]): number {
     const result: unknown = call(...args);
     if (typeof result === "number" && result >= 0) return result;
     const errno = lastErrno();
@@ -121,8 +121,31 @@ export async function loadSyscalls(): Promise<Syscalls | undefined> {
     ioctl(descriptor, request, argument) {
       return checked("ioctl", ioctl, descriptor, request, argument);
     },
+    ...schedulingCalls(libc, checked),
+  };
+}
+
+type LibraryFunction = (...args: unknown[]) => unknown;
+
+/** Those about when and where the calling thread runs. */
+function schedulingCalls(
+  libc: { func(name: string, result: string, parameters: string[]): LibraryFunction },
+  checked: (name: string, call: LibraryFunction, ...args: unknown[]) => number,
+): Pick<Syscalls, "setSlice" | "cpus" | "setCpus"> {
+  const syscall = libc.func("syscall", "long", ["long", "int", "void *", "unsigned int"]);
+  const getaffinity = libc.func("sched_getaffinity", "int", ["int", "size_t", "void *"]);
+  const setaffinity = libc.func("sched_setaffinity", "int", ["int", "size_t", "void *"]);
+  return {
     setSlice(nanoseconds) {
       checked("sched_setattr", syscall, SCHED_SETATTR, 0, encodeSlice(nanoseconds), 0);
+    },
+    cpus() {
+      const cpus = Buffer.alloc(CPUS_MAX / 8);
+      checked("sched_getaffinity", getaffinity, 0, cpus.length, cpus);
+      return cpus;
+    },
+    setCpus(cpus) {
+      checked("sched_setaffinity", setaffinity, 0, cpus.length, cpus);
     },
   };
 }
