@@ -33,8 +33,22 @@ const NATIVES = NATIVE_PACKAGES.map(({ name }) => new RegExp(`^${name}(/|$)`));
 const lazyModules = {
   name: "lazy-modules",
   transform(code, id) {
-    if (!/\/lazy-(grpc|modules|undici)\.js$/.test(id)) return undefined;
+    if (!/\/lazy-(grpc|lmdb|modules|undici)\.js$/.test(id)) return undefined;
     return code.replace(/^const require = createRequire.*$/m, "");
+  },
+};
+
+/** What a machine does without: nobody asks it for metrics, and it never speaks HTTP/2. */
+const notInMachines = {
+  name: "not-in-machines",
+  transform(code, id) {
+    if (/\/lazy-modules\.js$/.test(id)) {
+      const counter = "class { inc() {} dec() {} }";
+      const client = `({ Registry: class {}, Counter: ${counter}, Gauge: ${counter} })`;
+      return code.replace('require("prom-client")', client);
+    }
+    if (!/\/undici\/lib\/dispatcher\/client-h2\.js$/.test(id)) return undefined;
+    return code.replace("require('node:http2')", "{ constants: {} }");
   },
 };
 
@@ -72,6 +86,7 @@ async function bundle(directory, entries, { external = [], plugins = [], ...outp
 }
 
 const oneFile = { codeSplitting: false, minify: true, plugins: [lazyModules, undiciParts] };
+const inMachine = { ...oneFile, plugins: [notInMachines, ...oneFile.plugins] };
 
 for (const name of ["program", "machine"]) {
   await rm(built(`cli/dist/${name}`), { recursive: true, force: true });
@@ -80,8 +95,12 @@ for (const name of ["program", "machine"]) {
 await bundle("cli/dist/program", PROGRAM, { format: "es", external: [/^(undici|@grpc)(\/|$)/] });
 await bundle("cli/dist/program", THREADS, { format: "es", ...oneFile });
 // A file of CommonJS: its functions are compiled when they are called, not when it is loaded.
-await bundle("cli/dist/machine", MACHINE, { format: "cjs", ...oneFile });
-await bundle("cli/dist/machine", MACHINE_THREADS, { format: "es", ...oneFile });
+await bundle("cli/dist/machine", MACHINE, {
+  format: "cjs",
+  dynamicImportInCjs: false,
+  ...inMachine,
+});
+await bundle("cli/dist/machine", MACHINE_THREADS, { format: "es", ...inMachine });
 
 // Modules look for these beside the directory that they lie in.
 await copyFile(built("cli/package.json"), built("cli/dist/package.json"));

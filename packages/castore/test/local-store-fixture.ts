@@ -5,9 +5,13 @@ import type { Fixture } from "./blob-service-suite.ts";
 import { createTemporaryDirectory } from "./temporary-directory.ts";
 
 /** A part of a fresh store, whose directory goes when the fixture is closed. */
-export async function storeFixture<T>(part: (store: LocalStore) => T): Promise<Fixture<T>> {
+export async function storeFixture<T>(
+  part: (store: LocalStore) => T,
+  options: Omit<LocalStoreOptions, "path" | "create"> = {},
+): Promise<Fixture<T>> {
   const directory = await createTemporaryDirectory();
-  const store = await openLocalStore({ path: join(directory.path, "store"), create: true });
+  const path = join(directory.path, "store");
+  const store = await openLocalStore({ path, create: true, ...options });
   return {
     service: part(store),
     async close() {

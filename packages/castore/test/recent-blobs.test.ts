@@ -44,6 +44,18 @@ it("keeps to its limit, and what was used last", async () => {
   expect(bytesOnDisk()).toBe(9 * PAGE_BYTES);
 });
 
+it("believes who has proven the bytes, and nobody else", async () => {
+  await using made = await fixture();
+  const { blobs } = made;
+  const wanted = digestOf(Buffer.from("one"));
+  const other = [Buffer.from("two")];
+  await expect(blobs.put(other, { expect: wanted })).rejects.toMatchObject({ code: "CORRUPT" });
+  expect(await blobs.has(wanted)).toBe(false);
+  const put = await blobs.put([Buffer.from("one")], { expect: wanted, proven: true });
+  expect(put).toEqual({ digest: wanted, size: 3 });
+  expect((await readAll(blobs, wanted)).toString()).toBe("one");
+});
+
 it("a read by somebody else counts where the file system notes it", async () => {
   await using made = await fixture(3 * PAGE_BYTES);
   const { blobs, path } = made;

@@ -20,6 +20,8 @@ export interface StoreOptions {
   readonly storeMaxSize?: number;
   /** For a process that takes leases: as of LocalStoreOptions. */
   readonly unleasedMs?: number;
+  /** No other process uses it: as of LocalStoreOptions. */
+  readonly private?: boolean;
   /** NAME:BASE64 of keys whose word for a root counts. */
   readonly trustedRootKey?: readonly string[];
 }
@@ -35,8 +37,10 @@ export function storePathOf({ store }: StoreOptions): string {
 
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const path = storePathOf(options);
-  const { unleasedMs, storeMaxSize: sizeMax } = options;
-  const store = await openLocalStore({ path, create: true, sizeMax, unleasedMs });
+  const { unleasedMs, storeMaxSize: sizeMax, private: isPrivate } = options;
+  const store = await openLocalStore({
+    ...{ path, create: true, sizeMax, unleasedMs, private: isPrivate },
+  });
   const pathInfos = createLocalPathInfoService(store, {
     calculateNar: (node, callOptions) => calculateNar(node, store, callOptions),
     rootKeys: TrustedRootKeys.parse(options.trustedRootKey ?? []),

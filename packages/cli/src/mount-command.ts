@@ -235,13 +235,15 @@ async function register(stores: MountStores, options: MountCommandOptions): Prom
 
 /** What both ways of mounting need. */
 async function openMountStores(mountpoint: string, options: MountCommandOptions) {
-  const opened = await openCache({ ...options, unleasedMs: UNLEASED_MS });
+  const { contentsMaxSize: sizeMax, image: imageFile } = options;
+  // What is fetched file by file goes elsewhere: into the store itself nothing may ever go.
+  const isSpare = imageFile !== undefined && sizeMax !== undefined;
+  const opened = await openCache({ ...options, unleasedMs: UNLEASED_MS, private: isSpare });
   const restMsMax = options.patient === true ? { restMsMax: PATIENT_REST_MS } : {};
   const stack = await openSubstituter(opened, { ...options, ...restMsMax }, logLine);
   const { store, pathInfos } = opened;
   const { substituter, trustedKeys } = stack;
   const log = logLine;
-  const { contentsMaxSize: sizeMax } = options;
   const contents = await contentsOf(store, options);
   const lazyPaths = new LazyPaths({
     ...{ store, contents: contents.target, pathInfos, substituter, trustedKeys, log },
@@ -254,9 +256,9 @@ async function openMountStores(mountpoint: string, options: MountCommandOptions)
   });
   const keys = { trustedKeys, rootKeys: pathInfos.rootKeys() };
   const imaged =
-    options.image === undefined || options.pathsFrom === undefined
+    imageFile === undefined || options.pathsFrom === undefined
       ? undefined
-      : await openImagedClosure(options.image, await readPaths(options.pathsFrom), keys);
+      : await openImagedClosure(imageFile, await readPaths(options.pathsFrom), keys);
   const paths =
     imaged === undefined
       ? lazyPaths

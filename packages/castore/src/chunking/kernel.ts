@@ -72,14 +72,22 @@ declare const WebAssembly: {
   readonly Instance: new (module: object) => { readonly exports: KernelExports };
 };
 
-const module = new WebAssembly.Module(readFileSync(new URL("../kernel.wasm", import.meta.url)));
+/** What all kernels share, made when the first of them is: a process that never cuts has none. */
+const shared = (() => {
+  let parts: { readonly module: object; readonly gear: Buffer } | undefined;
+  return () => {
+    parts ??= {
+      module: new WebAssembly.Module(readFileSync(new URL("../kernel.wasm", import.meta.url))),
+      gear: makeGear(),
+    };
+    return parts;
+  };
+})();
 
 /**
  * FastCDC's gear, for each byte value the first 8 bytes of the MD5 of 64 such bytes, and the same
- * shifted left by one: as the kernel's memory holds them. Made once, as it takes 1 ms.
+ * shifted left by one: as the kernel's memory holds them. Takes 1 ms.
  */
-const GEAR = makeGear();
-
 function makeGear(): Buffer {
   const tables = Buffer.alloc(2 * 2048);
   for (let byte = 0; byte < 256; byte++) {
@@ -94,6 +102,7 @@ const ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz";
 
 /** `references` are distinct, 32 characters of nixbase32 each. */
 export function createKernel(sizes: ChunkSizes, references: readonly string[] = []): Kernel {
+  const { module, gear } = shared();
   const { exports } = new WebAssembly.Instance(module);
   const { memory, hash, foundCount, cut, scan } = exports;
   const slotCount = 2 ** Math.ceil(Math.log2(2 * references.length + 1));
@@ -103,7 +112,7 @@ export function createKernel(sizes: ChunkSizes, references: readonly string[] = 
   const bytes = new Uint8Array(memory.buffer);
   const view = new DataView(memory.buffer);
 
-  bytes.set(GEAR, exports.gear.value);
+  bytes.set(gear, exports.gear.value);
   const [small, large] = masksOf(sizes.average);
   exports.setChunking(sizes.min, sizes.average, sizes.max, small, large);
   const alphabetAt = exports.alphabet.value;

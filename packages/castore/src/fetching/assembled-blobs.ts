@@ -127,7 +127,10 @@ export class AssembledBlobs implements BlobService, AsyncDisposable {
     const weight = Math.min(blob.size, BUFFERED_BYTES_MAX);
     this.#storingBytes += weight;
     const { signal } = this.#abort;
-    const put = this.#options.near.put(source, { expect: blob.digest, signal }).then(
+    const expect = blob.digest;
+    // A chunk that was fetched has its digest.
+    const proven = blob.chunks[0]?.digest === expect && this.#missing.has(expect);
+    const put = this.#options.near.put(source, { expect, proven, signal }).then(
       () => {},
       (error: unknown) => {
         this.#fault ??= { error };

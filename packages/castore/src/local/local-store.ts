@@ -16,6 +16,11 @@ export interface LocalStoreOptions {
   readonly path: string;
   /** Makes an empty store where there is none. */
   readonly create?: boolean;
+  /**
+   * No other process uses it: where it is new, its index is opened by the first write, which a
+   * process that only fetches what it reads may never do. Default false.
+   */
+  readonly private?: boolean | undefined;
   /** Reads only: nothing on the disk changes, so nothing is held either. */
   readonly readOnly?: boolean;
   /**

@@ -4,6 +4,7 @@ import { CastoreError } from "../castore-error.ts";
 import { makeDirectories } from "../files/make-directories.ts";
 import { createNormalForm } from "../recipes/normal-form.ts";
 import { checkAndRepair } from "./check-and-repair.ts";
+import { deferIndex } from "./deferred-index.ts";
 import { GarbageCollector } from "./garbage-collector.ts";
 import { analyzeLocalBlob, createLocalBlobService } from "./local-blob-service.ts";
 import { createLocalChunkIndex } from "./local-chunk-index.ts";
@@ -34,16 +35,19 @@ export async function openLocalStore(options: LocalStoreOptions): Promise<LocalS
       throw storeError(`create store ${layout.path}`, cause);
     });
   }
-  if (!(await checkFormat(layout))) {
+  const isNew = !(await checkFormat(layout));
+  if (isNew) {
     if (!options.create || readOnly) {
       throw new CastoreError("UNAVAILABLE", `store ${layout.path}: there is none`);
     }
     await createLayout(layout);
   }
-  const index = openStoreIndex(layout.index, { readOnly });
+  const open = () => openStoreIndex(layout.index, { readOnly });
+  const isDeferred = isNew && options.private === true;
+  const index = isDeferred ? deferIndex(open, () => leases.register()) : open();
+  const leases = new StoreLeases(index, options.unleasedMs ?? Number.POSITIVE_INFINITY);
   try {
-    const leases = new StoreLeases(index, options.unleasedMs ?? Number.POSITIVE_INFINITY);
-    if (!readOnly) await enter(layout, index, leases);
+    if (!readOnly && !isDeferred) await enter(layout, index, leases);
     const writer = readOnly ? undefined : createStoreWriter({ layout, index, leases });
     return composeStore(new OpenStore({ layout, index, leases, writer }), options.sizeMax);
   } catch (error) {

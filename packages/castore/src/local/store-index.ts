@@ -1,14 +1,34 @@
 import { statfsSync } from "node:fs";
-import { type Database, open, type RootDatabase } from "lmdb";
+import type { Database, RootDatabase } from "lmdb";
 import { CastoreError } from "../castore-error.ts";
+import { lmdb } from "./lazy-lmdb.ts";
 import { storeError } from "./store-error.ts";
 
 type Table = Database<Uint8Array, Uint8Array>;
 
-/** Rows of bytes under keys of bytes, in bytewise order of key. Every fault is a CastoreError. */
-export type Rows = Pick<Table, (typeof ROW_METHODS)[number]>;
+/**
+ * Rows of bytes under keys of bytes, in bytewise order of key, as lmdb has them. Every fault is a
+ * CastoreError. Writes are part of a transaction.
+ */
+export interface Rows {
+  doesExist(key: Uint8Array): boolean;
+  getBinary(key: Uint8Array): Buffer | undefined;
+  /** Valid until the next read. */
+  getBinaryFast(key: Uint8Array): Buffer | undefined;
+  getCount(): number;
+  getKeys(range?: RowRange): Iterable<Uint8Array>;
+  getKeysCount(): number;
+  getRange(range: RowRange): Iterable<{ readonly key: Uint8Array; readonly value: Uint8Array }>;
+  putSync(key: Uint8Array, value: Uint8Array): void;
+  removeSync(key: Uint8Array): boolean;
+}
 
-const ROW_METHODS = [
+interface RowRange {
+  readonly start?: Uint8Array;
+  readonly end?: Uint8Array;
+}
+
+const ROW_METHODS: readonly (keyof Rows & keyof Table)[] = [
   "doesExist",
   "getBinary",
   "getBinaryFast",
@@ -18,7 +38,7 @@ const ROW_METHODS = [
   "getRange",
   "putSync",
   "removeSync",
-] as const;
+];
 
 const ROW_NAMES = [
   "blobs",
@@ -75,7 +95,7 @@ export function openStoreIndex(path: string, options: StoreIndexOptions): StoreI
   const encoding = { keyEncoding: "binary", encoding: "binary" } as const;
   let env: RootDatabase<Uint8Array, Uint8Array> | undefined;
   try {
-    env = open<Uint8Array, Uint8Array>({
+    env = lmdb().open<Uint8Array, Uint8Array>({
       path,
       readOnly,
       maxDbs: 32,
@@ -86,13 +106,12 @@ export function openStoreIndex(path: string, options: StoreIndexOptions): StoreI
     });
     const root = env;
     const openAll = () =>
-      ROW_NAMES.map((name) => {
+      eachTable((name) => {
         const table = root.openDB<Uint8Array, Uint8Array>({ name, ...encoding });
-        return [name, guardRows(table, `index ${path}: ${name}`)] as const;
+        return guardRows(table, `index ${path}: ${name}`);
       });
-    const opened = readOnly ? openAll() : root.transactionSync(openAll);
     return {
-      rows: Object.fromEntries(opened) as Record<RowsName, Rows>,
+      rows: readOnly ? openAll() : root.transactionSync(openAll),
       transaction(action, roomBytes = usualRoomBytes) {
         checkRoom(path, roomBytes);
         try {
@@ -110,6 +129,11 @@ export function openStoreIndex(path: string, options: StoreIndexOptions): StoreI
   }
 }
 
+export function eachTable(rowsOf: (name: RowsName) => Rows): StoreIndex["rows"] {
+  const entries = ROW_NAMES.map((name) => [name, rowsOf(name)] as const);
+  return Object.fromEntries(entries) as Record<RowsName, Rows>;
+}
+
 /** lmdb's own faults have numbers, or are said of pages; others are those of what was run. */
 function isIndexFault(cause: unknown): boolean {
   return cause instanceof Error && "code" in cause && typeof cause.code === "number";
@@ -117,7 +141,7 @@ function isIndexFault(cause: unknown): boolean {
 
 /** `table`, whose faults name `what`: pages have no checksums, so any call may meet one. */
 function guardRows(table: Table, what: string): Rows {
-  const guarded: Record<string, unknown> = {};
+  const guarded: Partial<Record<keyof Rows, unknown>> = {};
   for (const name of ROW_METHODS) {
     const method: unknown = table[name];
     // What is open for reading has none that write.

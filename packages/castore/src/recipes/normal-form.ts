@@ -46,7 +46,15 @@ export function createNormalForm(references: readonly string[]): NormalForm {
     if (seen.has(reference)) throw new CastoreError("INVALID", `reference ${reference}: twice`);
     seen.add(reference);
   }
-  return { references: [...references], kernel: createKernel(CHUNK_SIZES, references) };
+  const own = [...references];
+  let kernel: Kernel | undefined;
+  return {
+    references: own,
+    get kernel() {
+      kernel ??= createKernel(CHUNK_SIZES, own);
+      return kernel;
+    },
+  };
 }
 
 /** Rejects INVALID unless `reference` is 32 characters of nixbase32. */

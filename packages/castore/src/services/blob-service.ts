@@ -63,6 +63,11 @@ export interface OpenBlobOptions extends CallOptions {
 export interface PutBlobOptions extends CallOptions {
   readonly expect?: Digest | undefined;
   /**
+   * Whether the caller has found that the bytes have the digest `expect`: a service that neither
+   * chunks nor lasts need not find it once more.
+   */
+  readonly proven?: boolean | undefined;
+  /**
    * Called with pieces of the source, in order, once their bytes are needed no more: for a source
    * that uses its memory again. Not of every piece, and not by every service.
    */

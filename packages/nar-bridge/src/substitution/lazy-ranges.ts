@@ -192,7 +192,8 @@ export class LazyRanges {
   #keep(digest: Digest, bytes: Uint8Array): void {
     if (this.#keeping.size >= KEEPING_MAX) return;
     // A full disk only means that it is fetched again some day.
-    const keeping = this.#options.store.blobs.put([bytes], { expect: digest }).catch(() => {});
+    const put = this.#options.store.blobs.put([bytes], { expect: digest, proven: true });
+    const keeping = put.catch(() => {});
     this.#keeping.add(keeping);
     void keeping.finally(() => this.#keeping.delete(keeping));
   }
