@@ -12,6 +12,7 @@ import { stripIcuData } from "../src/netboot/icu-data.ts";
 import { formatBootFile } from "../src/netboot/initrd.ts";
 import { formatIpxeScript } from "../src/netboot/ipxe-script.ts";
 import { parseMachineName } from "../src/netboot/machines.ts";
+import { runtimeOptions } from "../src/netboot/runtime-options.ts";
 
 let directory: string;
 beforeAll(() => {
@@ -106,6 +107,13 @@ describe("stripped ELF files", () => {
 });
 
 describe("what machines read", () => {
+  it("the options for their runtime are those that it knows", async () => {
+    const options = await runtimeOptions();
+    expect(options).toContain("--no-sparkplug");
+    const run = () => execFileSync(process.execPath, [...options, "-p", "6 * 7"]);
+    expect(run().toString()).toBe("42\n");
+  });
+
   it("the boot file of an initrd is lines of KEY=VALUE", () => {
     const boot = {
       system: "/nix/store/x",

@@ -55,8 +55,10 @@ export class MountServer {
     });
     if (options.trace !== undefined) this.#recorder = new TraceRecorder(options.trace, table, log);
     const { memory } = table;
-    const { content } = options;
-    if (content !== undefined) this.#pages = new PageFiller({ descriptor, memory, content });
+    const { content, foresee = true } = options;
+    if (content !== undefined && foresee) {
+      this.#pages = new PageFiller({ descriptor, memory, content });
+    }
     const worker = startWorker({
       descriptor,
       memory,

@@ -50,6 +50,11 @@ export interface MountOptions {
    * Default 60 s.
    */
   readonly timeoutMs?: number | undefined;
+  /**
+   * Whether small files that a program reads in the order of their directory are put into the
+   * kernel's page cache before it asks for them, where `content` has them. Default true.
+   */
+  readonly foresee?: boolean | undefined;
   /** Most bytes of contents that are kept in memory. Default 64 MiB. */
   readonly cacheBytesMax?: number | undefined;
   /** A file in which to record what is touched, in order. */

@@ -5,6 +5,7 @@ import { clientFiles } from "./client-files.ts";
 import { type CpioEntry, encodeCpio } from "./cpio-archive.ts";
 import { isStaticElf } from "./elf-file.ts";
 import { type DriverSet, kernelModules } from "./kernel-modules.ts";
+import { runtimeOptions } from "./runtime-options.ts";
 
 /** What is written into an initrd for its init to read; as trusted as the initrd is. */
 export interface BootFile {
@@ -64,6 +65,7 @@ async function initrdEntries(options: InitrdOptions): Promise<CpioEntry[]> {
     ...(await clientFiles()),
     file("bin/busybox", shell, "executable"),
     file("etc/castore/serve-store", await script("serve-store")),
+    file("etc/castore/runtime-options", Buffer.from((await runtimeOptions()).join("\n"))),
     file("etc/castore/dhcp", await script("dhcp"), "executable"),
     file("etc/castore/keep-network", await script("keep-network")),
   ];
