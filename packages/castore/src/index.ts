@@ -238,6 +238,7 @@ export {
   summarizeTree,
   type TreeSummary,
 } from "./recipes/tree-summary.ts";
+export { BlobRun, RUN_BLOB_BYTES_MAX } from "./services/blob-run.ts";
 export type {
   BlobReader,
   BlobService,

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { isCastoreError } from "../src/castore-error.ts";
 import type { BlobReader, BlobService, ByteSource } from "../src/index.ts";
 import { type Digest, digestOf, EMPTY_DIGEST, parseDigest } from "../src/model/digest.ts";
+import { putBlobs } from "../src/services/put-blobs.ts";
 import { blobVector, prngBytes } from "./vectors.ts";
 
 /** What a suite tests, freshly made and empty; `close` removes every trace. */
@@ -122,6 +123,21 @@ function describePut(service: () => BlobService): void {
     expect(put.map(({ digest }) => digest)).toEqual(blobs.map(digestOf));
     const read = await Promise.all(put.map(({ digest }) => readAll(service(), digest)));
     expect(read.every((bytes, i) => bytes.equals(blobs[i] ?? Buffer.alloc(0)))).toBe(true);
+  });
+
+  test("putBlobs() stores blobs of any size, whose bytes may change once released", async () => {
+    const sizes = [0, 1, 4096, 4097, 70_000, 300_000, LARGE.length];
+    for (const round of ["new", "there already"]) {
+      const blobs = [...sizes, ...sizes].map((size) => own(LARGE.subarray(0, size)));
+      const wanted = blobs.map((bytes) => ({ digest: digestOf(bytes), size: bytes.byteLength }));
+      const release = () => {
+        for (const bytes of blobs) bytes.fill(0xff);
+      };
+      expect(await putBlobs(service(), blobs, { release }), round).toEqual(wanted);
+      for (const { digest, size } of wanted) {
+        expect((await readAll(service(), digest)).equals(LARGE.subarray(0, size))).toBe(true);
+      }
+    }
   });
 
   test("put() that expects the right digest stores the blob", async () => {

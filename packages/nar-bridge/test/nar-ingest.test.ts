@@ -172,7 +172,8 @@ describe("ingestNar", () => {
     }
     const { services, watch } = watchedServices();
     await expect(ingestNar(failing(), services)).rejects.toBe(error);
-    expect(watch).toMatchObject({ puts: 2, underWay: 0, closures: 0 });
+    // Of the large file: the small one waited for others.
+    expect(watch).toMatchObject({ puts: 1, underWay: 0, closures: 0 });
   });
 
   it("ends with the signal's reason while the source is silent", async () => {
@@ -238,7 +239,7 @@ describe("createNarIngest", () => {
       })();
       await settle();
       expect(written).toBeLessThan(INGEST_HELD_BYTES_MAX + 3 * INGEST_SMALL_FILE_BYTES_MAX);
-      expect(watch.puts).toBeLessThan((putsMax ?? INGEST_PUTS_MAX) + 65_536 / 200);
+      expect(watch.puts).toBeLessThan((putsMax ?? INGEST_PUTS_MAX) + 65_536 / 200 + 128);
       if (putsMax !== undefined) expect(watch.puts).toBeGreaterThan(putsMax);
       release();
       const { narSize } = await writing;

@@ -8,6 +8,7 @@ import type {
   BlobService,
   ChunkMeta,
   PutBlobOptions,
+  PutBlobsOptions,
 } from "../services/blob-service.ts";
 import { createBytesReader } from "../services/memory-blob-service.ts";
 import type { ByteSource, CallOptions } from "../streams/byte-source.ts";
@@ -16,6 +17,7 @@ import { type BlobRow, decodeBlobRow, INLINE_BYTES_MAX } from "./blob-row.ts";
 import { chunkRowsOf, plainChunks } from "./chunk-rows.ts";
 import { openBlobFile } from "./local-blob-reader.ts";
 import type { OpenStore } from "./open-store.ts";
+import { SLAB_BYTES } from "./slab-pool.ts";
 import { peekRow } from "./store-index.ts";
 import type { BlobWrite } from "./store-writes.ts";
 import { createTemporaryFile, type TemporaryFile } from "./temporary-file.ts";
@@ -67,20 +69,46 @@ class LocalBlobService implements BlobService {
     options.signal?.throwIfAborted();
     using _lease = this.#store.leases.hold();
     const bytes = bytesOf(source);
-    return await (bytes === undefined
-      ? this.#putPieces(source, options)
-      : this.#putBytes(bytes, options));
+    if (bytes === undefined) return await this.#putPieces(source, options);
+    const analysis = analyzeBytes(this.#form, bytes);
+    checkDigest(analysis, options.expect);
+    await this.#putInMemory([analysis], [bytes], () => options.release?.(bytes));
+    return chunkOf(analysis);
   }
 
-  /** A tree may have a hundred thousand small files: without all that a stream of pieces needs. */
-  async #putBytes(bytes: Uint8Array, { expect, release }: PutBlobOptions): Promise<ChunkMeta> {
-    const analysis = analyzeBytes(this.#form, bytes);
-    checkDigest(analysis, expect);
-    if (this.#isKnown(analysis) && (await this.#keepAgain(analysis))) return chunkOf(analysis);
-    const written = this.#write(analysis, { contents: bytes });
-    release?.(bytes);
+  async putAll(
+    blobs: readonly Uint8Array[],
+    { signal, release }: PutBlobsOptions = {},
+  ): Promise<readonly ChunkMeta[]> {
+    this.#store.checkWritable();
+    signal?.throwIfAborted();
+    using _lease = this.#store.leases.hold();
+    if (blobs.some((bytes) => bytes.byteLength > SLAB_BYTES)) {
+      const put = await Promise.all(blobs.map((bytes) => this.put([bytes], { signal })));
+      release?.();
+      return put;
+    }
+    const analyses = blobs.map((bytes) => analyzeBytes(this.#form, bytes));
+    await this.#putInMemory(analyses, blobs, release);
+    return analyses.map(chunkOf);
+  }
+
+  /** Without all that a stream of pieces needs: a tree may have a hundred thousand small files. */
+  async #putInMemory(
+    analyses: readonly BlobAnalysis[],
+    blobs: readonly Uint8Array[],
+    release: PutBlobsOptions["release"],
+  ): Promise<void> {
+    const isKept = analyses.some((analysis) => this.#isKnown(analysis))
+      ? await Promise.all(analyses.map((analysis) => this.#keepAgain(analysis)))
+      : [];
+    const writes = analyses.flatMap((analysis, i) =>
+      isKept[i] ? [] : blobWrite(analysis, { contents: blobs[i] }),
+    );
+    const written = this.#store.writeAll(writes);
+    release?.();
     await written;
-    return chunkOf(analysis);
+    for (const { digest } of analyses) this.#store.damaged.delete(digest);
   }
 
   async #putPieces(source: ByteSource, options: PutBlobOptions): Promise<ChunkMeta> {
@@ -98,8 +126,9 @@ class LocalBlobService implements BlobService {
       checkDigest(analysis, options.expect);
       // From here on it is soon done: a signal does not leave it half done.
       options.signal?.throwIfAborted();
-      if (this.#isKnown(analysis) && (await this.#keepAgain(analysis))) return chunkOf(analysis);
-      await this.#write(analysis, await spool.end(analysis.digest));
+      if (await this.#keepAgain(analysis)) return chunkOf(analysis);
+      await this.#store.write(blobWrite(analysis, await spool.end(analysis.digest)));
+      this.#store.damaged.delete(analysis.digest);
       return chunkOf(analysis);
     } finally {
       await spool.discard();
@@ -112,28 +141,26 @@ class LocalBlobService implements BlobService {
     return size > INLINE_BYTES_MAX && readBlobRow(this.#store, digest) !== undefined;
   }
 
-  /** Adds the chunks of this form to a blob that is there; false where it must be put again. */
+  /** Adds the chunks of this form to a blob that is there; false where it must be put. */
   async #keepAgain(analysis: BlobAnalysis): Promise<boolean> {
-    if (!(await isSound(this.#store, analysis.digest))) return false;
+    if (!this.#isKnown(analysis) || !(await isSound(this.#store, analysis.digest))) return false;
     const digest = digestBytes(analysis.digest);
     const chunks = chunkRowsOf(analysis);
     return this.#store.write({ type: "see", rows: "blobs", digest, chunks });
   }
+}
 
-  async #write(analysis: BlobAnalysis, bytes: BlobBytes): Promise<void> {
-    const { size } = analysis;
-    const digest = digestBytes(analysis.digest);
-    const chunks = chunkRowsOf(analysis);
-    await this.#store.write({ type: "blob", digest, size, chunks, ...bytes });
-    this.#store.damaged.delete(analysis.digest);
-  }
+function blobWrite(analysis: BlobAnalysis, bytes: BlobBytes): BlobWrite {
+  const { digest, size } = analysis;
+  const chunks = chunkRowsOf(analysis);
+  return { type: "blob", digest: digestBytes(digest), size, chunks, ...bytes };
 }
 
 /** The bytes of a source that are in memory, and few; undefined for another. */
 function bytesOf(source: ByteSource): Uint8Array | undefined {
   if (!Array.isArray(source) || source.length !== 1) return undefined;
   const bytes: Uint8Array = source[0];
-  return bytes.byteLength < GATHER_BYTES ? bytes : undefined;
+  return bytes.byteLength <= SLAB_BYTES ? bytes : undefined;
 }
 
 function checkDigest({ digest }: BlobAnalysis, expect: Digest | undefined): void {

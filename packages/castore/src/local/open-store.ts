@@ -53,9 +53,14 @@ export class OpenStore {
 
   /** Resolves with what the write returned, once it is durable; as of StoreWriter. */
   async write(write: StoreWrite): Promise<boolean> {
-    const value = await this.checkWritable().write(write);
-    this.onWrite();
+    const [value = false] = await this.writeAll([write]);
     return value;
+  }
+
+  async writeAll(writes: readonly StoreWrite[]): Promise<readonly boolean[]> {
+    const values = await this.checkWritable().write(writes);
+    this.onWrite();
+    return values;
   }
 
   /** Whether the object is there; if so, it will be for as long as this process holds a lease. */

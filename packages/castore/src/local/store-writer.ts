@@ -22,10 +22,11 @@ const WRITES_HERE_MAX = 32;
 /** Writes to a store, many at once: what comes while some are on their way goes together. */
 export interface StoreWriter {
   /**
-   * Resolves with what `applyWrite` returned, once that is durable. Copies the contents of a blob
-   * before it returns; all other bytes are the writer's from then on.
+   * Resolves with what `applyWrite` returned for each, once all are durable. Rejects where one is
+   * refused; others may have happened. Copies the contents of blobs before it returns; all other
+   * bytes are the writer's from then on.
    */
-  write(write: StoreWrite): Promise<boolean>;
+  write(writes: readonly StoreWrite[]): Promise<readonly boolean[]>;
   /** Waits for what is under way. */
   close(): Promise<void>;
 }
@@ -49,7 +50,9 @@ interface Batch {
 }
 
 interface Pending {
-  resolve(value: boolean): void;
+  /** How many of the batch's writes are of this call. */
+  readonly count: number;
+  resolve(values: readonly boolean[]): void;
   reject(error: unknown): void;
 }
 
@@ -73,14 +76,15 @@ class BatchWriter implements StoreWriter {
     this.#here = new WaveWriter(index, { layout, temporaryName, beginSync: undefined });
   }
 
-  write(write: StoreWrite): Promise<boolean> {
+  write(writes: readonly StoreWrite[]): Promise<readonly boolean[]> {
     if (this.#closed !== undefined) {
       return Promise.reject(new CastoreError("CLOSED", "the local store is closed"));
     }
+    if (writes.length === 0) return Promise.resolve([]);
     const batch = this.#open();
     return new Promise((resolve, reject) => {
-      batch.writes.push(this.#kept(batch, write));
-      batch.pending.push({ resolve, reject });
+      for (const write of writes) batch.writes.push(this.#kept(batch, write));
+      batch.pending.push({ count: writes.length, resolve, reject });
       const bytes = batch.slabs.length * SLAB_BYTES;
       if (batch.writes.length >= BATCH_WRITES_MAX || bytes > BATCH_BYTES_MAX) this.#send(batch);
     });
@@ -140,14 +144,21 @@ class BatchWriter implements StoreWriter {
       void this.#here.write(batch.writes).then((results) => this.#settle(batch, results));
       return;
     }
-    this.#thread ??= this.#start();
-    this.#thread.ref();
     this.#asked.push(batch);
+    try {
+      this.#thread ??= this.#start();
+    } catch (cause) {
+      this.#fail(storeError("store writer", cause));
+      return;
+    }
+    this.#thread.ref();
     this.#thread.postMessage(batch.writes);
   }
 
   #start(): Worker {
-    const { layout, leases } = this.#options;
+    const { index, layout, leases } = this.#options;
+    // One that is deferred must be open here, too, to see what the thread writes.
+    index.transaction(() => {});
     const workerData: WriterThreadData = { path: layout.path, lease: leases.id };
     const file = new URL("./store-writer-thread.js", import.meta.url);
     const thread = new Worker(file, { workerData, execArgv: [] });
@@ -161,12 +172,16 @@ class BatchWriter implements StoreWriter {
 
   #settle(batch: Batch, results: BatchResults): void {
     this.#options.index.refresh();
-    batch.pending.forEach(({ resolve, reject }, i) => {
-      const result = results[i];
-      if (result === undefined) reject(new CastoreError("UNAVAILABLE", "store writer: no answer"));
-      else if ("value" in result) resolve(result.value);
-      else reject(new CastoreError(result.code, result.message));
-    });
+    let next = 0;
+    for (const { count, resolve, reject } of batch.pending) {
+      const values: boolean[] = [];
+      for (const result of results.slice(next, next + count)) {
+        if ("value" in result) values.push(result.value);
+        else reject(new CastoreError(result.code, result.message));
+      }
+      resolve(values);
+      next += count;
+    }
     this.#rest(batch);
   }
 

@@ -47,6 +47,12 @@ export interface BlobService {
    */
   put(source: ByteSource, options?: PutBlobOptions): Promise<ChunkMeta>;
   /**
+   * As a `put` of each of `blobs`, for who has many small ones: of a whole list at once. Resolves
+   * with what each became; where it rejects, others may have been put. `putBlobs` does it for any
+   * service.
+   */
+  putAll?(blobs: readonly Uint8Array[], options?: PutBlobsOptions): Promise<readonly ChunkMeta[]>;
+  /**
    * The content-defined chunks of the blob in order; empty where it is one chunk or the
    * implementation does not chunk; undefined where the blob is absent.
    */
@@ -72,4 +78,9 @@ export interface PutBlobOptions extends CallOptions {
    * that uses its memory again. Not of every piece, and not by every service.
    */
   readonly release?: ((piece: Uint8Array) => void) | undefined;
+}
+
+export interface PutBlobsOptions extends CallOptions {
+  /** Called once the bytes are needed no more, and may change: before all is durable, at best. */
+  readonly release?: (() => void) | undefined;
 }

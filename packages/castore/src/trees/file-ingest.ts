@@ -1,17 +1,15 @@
-import { type BigIntStats, closeSync, constants, fstatSync, openSync, read } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, read, type Stats } from "node:fs";
 import { promisify } from "node:util";
 import { CastoreError, type CastoreErrorCode, systemCodeOf } from "../castore-error.ts";
 import { readRange } from "../files/read-range.ts";
 import type { FileNode } from "../model/node.ts";
 import type { PathComponent } from "../model/path-component.ts";
-import type { BlobService, PutBlobOptions } from "../services/blob-service.ts";
-import type { ByteSource } from "../streams/byte-source.ts";
+import { BlobRun, RUN_BLOB_BYTES_MAX } from "../services/blob-run.ts";
+import type { BlobService } from "../services/blob-service.ts";
 import { PiecePool, POOLED_PIECE_BYTES } from "../streams/piece-pool.ts";
 import { OrderedVisits, type Turn } from "./ordered-visits.ts";
 import type { FileHead, TreeVisitor } from "./tree-visitor.ts";
 
-/** Files up to this size are read at once. */
-const WHOLE_FILE_BYTES_MAX = 1 << 18;
 /** Contents under way, beyond which no further file is begun. */
 const HELD_BYTES_MAX = 1 << 25;
 /** What a large file counts, so that two are under way at most: for its pieces, and its store's. */
@@ -28,11 +26,18 @@ export interface MetFile {
   readonly name: PathComponent | undefined;
 }
 
+/** Small files that were read, and are stored together. */
+export interface SmallFiles {
+  readonly files: (FileHead & { readonly contents: Uint8Array })[];
+  readonly run: BlobRun;
+}
+
 /** Stores files of the local file system as blobs, and lets a visitor see them in order. */
 export class FileIngest {
   readonly #blobs: BlobService;
   readonly #visitor: TreeVisitor | undefined;
   readonly #visits = new OrderedVisits();
+  readonly #memory = new PiecePool();
   #heldBytes = 0;
   #onRoom: (() => void) | undefined;
 
@@ -41,8 +46,8 @@ export class FileIngest {
     this.#visitor = visitor;
   }
 
-  /** Lets the visitor see what is no file, after all that this and `store` were called for. */
-  async visit(see: (visitor: TreeVisitor) => void): Promise<void> {
+  /** Lets the visitor see what comes after all that it was told to see so far. */
+  async #visit(see: (visitor: TreeVisitor) => void): Promise<void> {
     const visitor = this.#visitor;
     if (visitor !== undefined) await this.#visits.visit(() => see(visitor));
   }
@@ -56,58 +61,70 @@ export class FileIngest {
     }
   }
 
-  /** Small files are read before this returns its promise. Faults as `ingestTree`. */
-  async store(met: MetFile, signal: AbortSignal | undefined): Promise<FileNode> {
-    signal?.throwIfAborted();
-    const file = openFile(met);
-    const isLarge = file.stats.size > WHOLE_FILE_BYTES_MAX;
-    const bytes = isLarge ? LARGE_FILE_BYTES : Number(file.stats.size);
-    this.#heldBytes += bytes;
+  /** Small files to be read, and stored by `storeSmall`. */
+  begin(): SmallFiles {
+    return { files: [], run: new BlobRun(this.#memory) };
+  }
+
+  /** Adds the file to `small`, which is not full; false for a large one. Faults as `ingestTree`. */
+  read(path: Buffer, { files, run }: SmallFiles): boolean {
+    const file = openFile(path);
     try {
-      return await (isLarge ? this.#storeLarge(file, signal) : this.#storeSmall(file));
+      const head = headOf(file);
+      if (head.size > RUN_BLOB_BYTES_MAX) return false;
+      const contents = run.add(head.size);
+      readWhole(file, contents);
+      files.push({ ...head, contents });
+      return true;
     } finally {
-      this.#heldBytes -= bytes;
+      closeSync(file.fd);
+    }
+  }
+
+  /** Stores what was read, and lets the visitor `see` it, and what stands between, in its turn. */
+  async storeSmall(
+    { files, run }: SmallFiles,
+    see: (visitor: TreeVisitor) => void,
+  ): Promise<FileNode[]> {
+    this.#heldBytes += run.bytes;
+    try {
+      const visited = this.#visit(see);
+      const [put] = await Promise.all([run.put(this.#blobs, visited), visited]);
+      return put.map(({ digest, size }, i) => {
+        return { type: "file", digest, size, executable: files[i]?.executable === true };
+      });
+    } finally {
+      this.#heldBytes -= run.bytes;
       this.#onRoom?.();
     }
   }
 
-  async #storeSmall(file: OpenFile): Promise<FileNode> {
-    let contents: Buffer;
-    try {
-      contents = readWhole(file);
-    } finally {
-      closeSync(file.fd);
-    }
-    const visited = this.visit((visitor) => {
-      visitor.openFile(file.name, headOf(file));
-      visitor.contents?.(contents);
-      visitor.closeFile();
-    });
-    // It is done soon, and a thousand listeners on one signal cost more than all the rest.
-    const [node] = await Promise.all([this.#put(file, [contents]), visited]);
-    return node;
-  }
-
-  async #storeLarge(file: OpenFile, signal: AbortSignal | undefined): Promise<FileNode> {
+  /** Stores a file of any size. Faults as `ingestTree`. */
+  async storeLarge(met: MetFile, signal: AbortSignal | undefined): Promise<FileNode> {
+    const file = openFile(met.path);
+    this.#heldBytes += LARGE_FILE_BYTES;
     const turn = this.#visitor && this.#visits.turn();
     const pool = new PiecePool();
-    const source = this.#visited(file, pool, turn);
     try {
-      return await this.#put(file, source, { signal, release: pool.give });
+      const source = this.#visited(met.name, file, { pool, turn });
+      const put = await this.#blobs.put(source, { signal, release: pool.give });
+      return { type: "file", ...put, executable: headOf(file).executable };
     } finally {
       turn?.end();
       closeSync(file.fd);
+      this.#heldBytes -= LARGE_FILE_BYTES;
+      this.#onRoom?.();
     }
   }
 
   /** The pieces of a large file, each once the visitor has seen it. */
   async *#visited(
+    name: PathComponent | undefined,
     file: OpenFile,
-    pool: PiecePool,
-    turn: Turn | undefined,
+    { pool, turn }: { readonly pool: PiecePool; readonly turn: Turn | undefined },
   ): AsyncGenerator<Uint8Array, void, undefined> {
     await turn?.begun;
-    this.#visitor?.openFile(file.name, headOf(file));
+    this.#visitor?.openFile(name, headOf(file));
     for await (const piece of piecesOf(file, pool)) {
       this.#visitor?.contents?.(piece);
       yield piece;
@@ -115,38 +132,32 @@ export class FileIngest {
     this.#visitor?.closeFile();
     turn?.end();
   }
-
-  async #put(file: OpenFile, source: ByteSource, options: PutBlobOptions = {}): Promise<FileNode> {
-    const { digest, size } = await this.#blobs.put(source, options);
-    return { type: "file", digest, size, executable: headOf(file).executable };
-  }
 }
 
-interface OpenFile extends MetFile {
+interface OpenFile {
+  readonly path: Buffer;
   readonly fd: number;
-  readonly stats: BigIntStats;
+  readonly stats: Stats;
 }
 
 function headOf({ stats }: OpenFile): FileHead {
-  return { size: Number(stats.size), executable: (stats.mode & 0o100n) !== 0n };
+  return { size: stats.size, executable: (stats.mode & 0o100) !== 0 };
 }
 
-function openFile({ path, name }: MetFile): OpenFile {
+function openFile(path: Buffer): OpenFile {
   // Neither a symlink nor a FIFO that took the file's place can lead or hold us elsewhere.
   const fd = tried(path, () => openSync(path, OPEN_FLAGS));
-  const stats = fstatSync(fd, { bigint: true });
-  if (stats.isFile()) return { path, name, fd, stats };
+  const stats = fstatSync(fd);
+  if (stats.isFile()) return { path, fd, stats };
   closeSync(fd);
   throw changed(path);
 }
 
-function readWhole(file: OpenFile): Buffer {
-  const contents = Buffer.allocUnsafe(Number(file.stats.size));
+function readWhole(file: OpenFile, contents: Uint8Array): void {
   const range = { start: 0, end: contents.byteLength, at: 0 };
   const count = tried(file.path, () => readRange(file.fd, range, contents));
   if (count < contents.byteLength) throw changed(file.path);
   checkUnchanged(file);
-  return contents;
 }
 
 /** The file's contents in pieces from `pool`, one of them read ahead. */
@@ -154,7 +165,7 @@ async function* piecesOf(
   file: OpenFile,
   pool: PiecePool,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const size = Number(file.stats.size);
+  const { size } = file.stats;
   const readAt = async (position: number): Promise<Buffer> => {
     const piece = pool.take(Math.min(POOLED_PIECE_BYTES, size - position));
     const { bytesRead } = await readPiece(file.fd, piece, 0, piece.byteLength, position);
@@ -179,9 +190,9 @@ async function* piecesOf(
 }
 
 function checkUnchanged({ path, fd, stats }: OpenFile): void {
-  const now = fstatSync(fd, { bigint: true });
-  const same = now.size === stats.size && now.mtimeNs === stats.mtimeNs;
-  if (!same || now.ctimeNs !== stats.ctimeNs) throw changed(path);
+  const now = fstatSync(fd);
+  const same = now.size === stats.size && now.mtimeMs === stats.mtimeMs;
+  if (!same || now.ctimeMs !== stats.ctimeMs) throw changed(path);
 }
 
 function changed(path: Buffer): CastoreError {

@@ -10,11 +10,12 @@ import type { BlobService } from "../services/blob-service.ts";
 import type { DirectoryService } from "../services/directory-service.ts";
 import type { CallOptions } from "../streams/byte-source.ts";
 import { inParallel } from "../streams/parallel.ts";
-import { FileIngest, pathText, tried } from "./file-ingest.ts";
+import { FileIngest, type MetFile, pathText, type SmallFiles, tried } from "./file-ingest.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
 
-/** Files under way at once: the more, the fewer commits a durable store needs. */
-const FILES_IN_PARALLEL = 4_096;
+/** Runs under way at once: the more, the fewer commits a durable store needs. */
+const RUNS_IN_PARALLEL = 128;
+const RUN_STEPS_MAX = 128;
 
 export interface TreeIngestOptions extends CallOptions {
   readonly blobs: BlobService;
@@ -31,7 +32,7 @@ export interface TreeIngestOptions extends CallOptions {
  * where its owner may execute it; no other metadata counts. Rejects INVALID for a path that is not
  * there and for a socket, FIFO or device, DENIED for what may not be read, and UNAVAILABLE for what
  * changes while it is read; each names the path.
- * Blocks this thread for one file or directory at a time: through Node's thread pool, a tree of
+ * Blocks this thread for 128 files or directories at a time: through Node's thread pool, a tree of
  * 50,000 files takes several times as long.
  */
 export async function ingestTree(
@@ -42,10 +43,14 @@ export async function ingestTree(
   options.signal?.throwIfAborted();
   const files = new FileIngest(options.blobs, options.visitor);
   const step = stepAt(NO_NAME, root, typeAt(root, "INVALID"));
-  if (step.kind === "node")
-    await files.visit((visitor) => seeSymlink(visitor, undefined, step.node));
-  if (step.kind === "node") return step.node;
-  if (step.kind === "file") return files.store({ path: root, name: undefined }, options.signal);
+  if (step.kind === "file") {
+    return files.storeLarge({ path: root, name: undefined }, options.signal);
+  }
+  if (step.kind === "node") {
+    const { node } = step;
+    if (node.type === "symlink") options.visitor?.symlink(undefined, node.target);
+    return node;
+  }
   let size = 0;
   const directories = async function* (): AsyncGenerator<Directory> {
     for await (const directory of directoriesBelow(root, files, options)) {
@@ -57,12 +62,24 @@ export async function ingestTree(
   return { type: "directory", digest, size };
 }
 
-/** A stage of the walk; a directory's children lie between its "open" and its "close". */
-type Step =
-  | { readonly kind: "file"; readonly name: PathComponent; readonly path: Buffer }
+interface FileStep extends MetFile {
+  readonly kind: "file";
+  readonly name: PathComponent;
+}
+
+/** What is known without the contents of files. */
+type KnownStep =
   | { readonly kind: "node"; readonly name: PathComponent; readonly node: Node }
   | { readonly kind: "open"; readonly name: PathComponent; readonly path: Buffer }
   | { readonly kind: "close" };
+
+/** A stage of the walk; a directory's children lie between its "open" and its "close". */
+type Step = FileStep | KnownStep;
+
+/** Steps that are done together: one large file, or any others, whose files were read. */
+type Run =
+  | { readonly large: FileStep }
+  | { readonly large?: undefined; readonly steps: Step[]; readonly small: SmallFiles };
 
 /** The root has none, and its name is never used. */
 const NO_NAME = "" as PathComponent;
@@ -73,53 +90,88 @@ async function* directoriesBelow(
   files: FileIngest,
   options: TreeIngestOptions,
 ): AsyncGenerator<Directory, void, undefined> {
-  const store = async (step: Step, signal: AbortSignal): Promise<Step> => {
-    const name = step.kind === "close" || step.name === NO_NAME ? undefined : step.name;
-    switch (step.kind) {
-      case "open":
-        await files.visit((visitor) => visitor.openDirectory(name));
-        return step;
-      case "close":
-        await files.visit((visitor) => visitor.closeDirectory());
-        return step;
-      case "node":
-        await files.visit((visitor) => seeSymlink(visitor, name, step.node));
-        return step;
-      case "file": {
-        const node = await files.store({ path: step.path, name }, signal);
-        return { kind: "node", name: step.name, node };
-      }
-    }
-  };
+  const store = (run: Run, signal: AbortSignal) => storeRun(run, files, signal);
   const open: { readonly name: PathComponent; readonly entries: Entry[] }[] = [];
-  const steps = paced(walk(root, options.filter), files);
-  for await (const step of inParallel(steps, FILES_IN_PARALLEL, store, options)) {
-    if (step.kind === "open") open.push({ name: step.name, entries: [] });
-    if (step.kind === "node") open.at(-1)?.entries.push(step);
-    if (step.kind !== "close") continue;
-    const closed = open.pop();
-    if (closed === undefined) return;
-    const directory = Directory.ofSorted(closed.entries.map(({ name, node }) => ({ name, node })));
-    yield directory;
-    const { digest } = encodedDirectoryOf(directory);
-    const node: Node = { type: "directory", digest, size: directory.size };
-    open.at(-1)?.entries.push({ name: closed.name, node });
+  const runs = paced(runsOf(walk(root, options.filter), files), files);
+  for await (const steps of inParallel(runs, RUNS_IN_PARALLEL, store, options)) {
+    for (const step of steps) {
+      if (step.kind === "open") open.push({ name: step.name, entries: [] });
+      if (step.kind === "node") open.at(-1)?.entries.push({ name: step.name, node: step.node });
+      if (step.kind !== "close") continue;
+      const closed = open.pop();
+      if (closed === undefined) return;
+      const directory = Directory.ofSorted(closed.entries);
+      yield directory;
+      const { digest } = encodedDirectoryOf(directory);
+      const node: Node = { type: "directory", digest, size: directory.size };
+      open.at(-1)?.entries.push({ name: closed.name, node });
+    }
   }
 }
 
-function seeSymlink(visitor: TreeVisitor, name: PathComponent | undefined, node: Node): void {
-  if (node.type === "symlink") visitor.symlink(name, node.target);
+/** The steps, with nodes in the place of files. */
+async function storeRun(run: Run, files: FileIngest, signal: AbortSignal): Promise<KnownStep[]> {
+  if (run.large !== undefined) {
+    const node = await files.storeLarge(run.large, signal);
+    return [{ kind: "node", name: run.large.name, node }];
+  }
+  const { steps, small } = run;
+  const nodes = await files.storeSmall(small, (visitor) => seeSteps(visitor, steps, small));
+  let stored = 0;
+  return steps.map((step) => {
+    if (step.kind !== "file") return step;
+    const node = nodes[stored++];
+    if (node === undefined) throw new Error("a file was read and not stored");
+    return { kind: "node", name: step.name, node };
+  });
 }
 
-/** The steps, each file once there is room for it. */
-async function* paced(
-  steps: Iterable<Step>,
-  files: FileIngest,
-): AsyncGenerator<Step, void, undefined> {
+function seeSteps(visitor: TreeVisitor, steps: readonly Step[], { files }: SmallFiles): void {
+  let seen = 0;
   for (const step of steps) {
-    if (step.kind === "file") await files.room();
-    yield step;
+    const name = step.kind === "close" || step.name === NO_NAME ? undefined : step.name;
+    const file = step.kind === "file" ? files[seen++] : undefined;
+    if (step.kind === "open") visitor.openDirectory(name);
+    if (step.kind === "close") visitor.closeDirectory();
+    if (step.kind === "node" && step.node.type === "symlink") {
+      visitor.symlink(name, step.node.target);
+    }
+    if (file === undefined) continue;
+    visitor.openFile(name, file);
+    visitor.contents?.(file.contents);
+    visitor.closeFile();
   }
+}
+
+/** The runs, each once there is room for its files. */
+async function* paced(
+  runs: Iterable<Run>,
+  files: FileIngest,
+): AsyncGenerator<Run, void, undefined> {
+  for (const run of runs) {
+    await files.room();
+    yield run;
+  }
+}
+
+/** Reads small files on the way. */
+function* runsOf(steps: Iterable<Step>, files: FileIngest): Generator<Run, void, undefined> {
+  const begin = () => ({ steps: [] as Step[], small: files.begin() });
+  let run = begin();
+  for (const step of steps) {
+    if (run.steps.length === RUN_STEPS_MAX || run.small.run.isFull) {
+      yield run;
+      run = begin();
+    }
+    if (step.kind !== "file" || files.read(step.path, run.small)) {
+      run.steps.push(step);
+      continue;
+    }
+    yield run;
+    yield { large: step };
+    run = begin();
+  }
+  yield run;
 }
 
 /** Depth first, names ascending. */

@@ -1,14 +1,18 @@
 import { createHash } from "node:crypto";
 import {
+  BlobRun,
   type ByteSource,
   type CallOptions,
   CastoreError,
+  type ChunkMeta,
   cancellable,
   DIRECTORY_BYTES_MAX,
   Directory,
   encodedDirectoryOf,
   type Node,
   type PathComponent,
+  PiecePool,
+  RUN_BLOB_BYTES_MAX,
 } from "@castore/castore";
 import { type NarHash, narHashOf } from "../nix/nix-hash.ts";
 import { ContentQueue } from "./content-queue.ts";
@@ -98,12 +102,16 @@ interface OpenDirectory {
   readonly entries: { readonly name: PathComponent; readonly slot: Slot }[];
 }
 
-/** The file being read. */
-interface OpenFile {
+/** A file, whose node is known once it is put. */
+interface FileSlot {
   readonly slot: Slot;
   readonly executable: boolean;
+}
+
+/** The file being read. */
+interface OpenFile extends FileSlot {
   /** Where the contents go: the queue of a large file, or memory for a small one. */
-  readonly contents: ContentQueue | Buffer;
+  readonly contents: ContentQueue | Uint8Array;
   filled: number;
 }
 
@@ -121,6 +129,8 @@ class Ingest implements NarIngest {
   readonly #underWay = new Map<Promise<void>, AbortController>();
   #heldBytes = 0;
   #queuedBytes = 0;
+  /** Files being put. */
+  #puts = 0;
   #wake: (() => void) | undefined;
   #failure: { readonly reason: unknown } | undefined;
   #done = false;
@@ -131,6 +141,9 @@ class Ingest implements NarIngest {
   readonly #closed: OpenDirectory[] = [];
   #file: OpenFile | undefined;
   #contentBytes = 0;
+  readonly #memory = new PiecePool();
+  /** Small files that are put together, once they are many. */
+  #run: { readonly blobs: BlobRun; readonly files: FileSlot[] } | undefined;
 
   constructor(services: NarServices, options: IngestNarOptions) {
     const { signal, visitor, heldBytesMax, narHash, hash } = options;
@@ -168,8 +181,9 @@ class Ingest implements NarIngest {
 
   async end(): Promise<IngestedNar> {
     this.#try(() => this.#reader.end());
+    this.#putRun();
     await this.#settled();
-    this.#start(0, (signal) => this.#putDirectories(signal));
+    this.#start({ bytes: 0, puts: 0 }, (signal) => this.#putDirectories(signal));
     await this.#settled();
     this.#done = true;
     this.#signal?.removeEventListener("abort", this.#onAbort);
@@ -217,7 +231,7 @@ class Ingest implements NarIngest {
   #isFull(): boolean {
     if (this.#failure !== undefined) return false;
     if (this.#queuedBytes > this.#queuedBytesMax) return true;
-    return this.#heldBytes > this.#heldBytesMax || this.#underWay.size > this.#putsMax;
+    return this.#heldBytes > this.#heldBytesMax || this.#puts > this.#putsMax;
   }
 
   #checkSize(): void {
@@ -273,8 +287,15 @@ class Ingest implements NarIngest {
       this.#put(this.#file, contents.read(), 0);
     } else {
       // Not a view of the piece, which would keep all of it in memory.
-      this.#file = { slot, executable, contents: Buffer.allocUnsafe(size), filled: 0 };
+      const contents = size > RUN_BLOB_BYTES_MAX ? Buffer.allocUnsafe(size) : this.#inRun(size);
+      this.#file = { slot, executable, contents, filled: 0 };
     }
+  }
+
+  #inRun(size: number): Uint8Array {
+    if (this.#run?.blobs.isFull) this.#putRun();
+    this.#run ??= { blobs: new BlobRun(this.#memory), files: [] };
+    return this.#run.blobs.add(size);
   }
 
   #addContents(bytes: Uint8Array): void {
@@ -297,15 +318,26 @@ class Ingest implements NarIngest {
     this.#file = undefined;
     if (file === undefined) return;
     if (file.contents instanceof ContentQueue) file.contents.end();
+    else if (file.contents.byteLength <= RUN_BLOB_BYTES_MAX) this.#run?.files.push(file);
     else this.#put(file, [file.contents], file.contents.byteLength);
   }
 
   /** Puts a file beside others; the bytes given are held until that is done. */
-  #put({ slot, executable }: OpenFile, source: ByteSource, bytes: number): void {
-    this.#start(bytes, async (signal) => {
+  #put(file: FileSlot, source: ByteSource, bytes: number): void {
+    this.#start({ bytes, puts: 1 }, async (signal) => {
       const options = { signal, release: this.#lent.giveBack };
-      const { digest, size } = await this.#services.blobs.put(source, options);
-      slot.node = { type: "file", digest, size, executable };
+      fill([file], [await this.#services.blobs.put(source, options)]);
+    });
+  }
+
+  /** Puts the small files that have come. */
+  #putRun(): void {
+    const run = this.#run;
+    this.#run = undefined;
+    if (run === undefined || this.#failure !== undefined) return;
+    const { blobs, files } = run;
+    this.#start({ bytes: blobs.bytes, puts: files.length }, async (signal) => {
+      fill(files, await blobs.put(this.#services.blobs, Promise.resolve(), { signal }));
     });
   }
 
@@ -315,13 +347,18 @@ class Ingest implements NarIngest {
       await this.#services.directories.putClosure(directories, { signal });
   }
 
-  #start(bytes: number, work: (signal: AbortSignal) => Promise<void>): void {
+  #start(
+    { bytes, puts }: { readonly bytes: number; readonly puts: number },
+    work: (signal: AbortSignal) => Promise<void>,
+  ): void {
     const stop = new AbortController();
     this.#heldBytes += bytes;
+    this.#puts += puts;
     const done = work(stop.signal)
       .catch((reason: unknown) => this.#fail(reason))
       .finally(() => {
         this.#underWay.delete(done);
+        this.#puts -= puts;
         this.#release(bytes);
       });
     this.#underWay.set(done, stop);
@@ -331,6 +368,13 @@ class Ingest implements NarIngest {
     this.#heldBytes -= bytes;
     this.#wake?.();
   }
+}
+
+function fill(files: readonly FileSlot[], blobs: readonly ChunkMeta[]): void {
+  files.forEach(({ slot, executable }, i) => {
+    const blob = blobs[i];
+    if (blob !== undefined) slot.node = { type: "file", ...blob, executable };
+  });
 }
 
 function nodeOf(slot: Slot): Node {
