@@ -36,7 +36,7 @@ async function startClosed(...paths: readonly TestPath[]) {
         await opened;
         return await blobs.put(source, options);
       };
-      return Object.assign(Object.create(blobs), { put });
+      return Object.assign(Object.create(blobs), { put, putAll: undefined });
     };
     return Object.assign(Object.create(store), { blobsFor });
   };
