@@ -204,6 +204,7 @@ export {
   type S3Location,
   type S3Options,
 } from "./objects/s3-object-store.ts";
+export { passWholeBodies } from "./objects/whole-bodies.ts";
 export { GROUP_BYTES } from "./outboards/group-hasher.ts";
 export { buildOutboard, outboardBytes, VerifiedGroups } from "./outboards/outboard.ts";
 export {

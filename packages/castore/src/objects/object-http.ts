@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Dispatcher, Pool } from "undici";
+import type { buildConnector, Dispatcher, Pool } from "undici";
 import { CastoreError, isCastoreError } from "../castore-error.ts";
 import type { CallOptions } from "../streams/byte-source.ts";
 import { undici } from "./lazy-undici.ts";
+import { passWholeBodies } from "./whole-bodies.ts";
 
 /** Requests under way at once to one object store. */
 export const OBJECT_REQUESTS_MAX = 64;
@@ -52,7 +53,7 @@ export class ObjectHttp {
     this.#pool = new (undici().Pool)(origin, {
       connections: OBJECT_REQUESTS_MAX,
       pipelining: 1,
-      connectTimeout: timeout,
+      connect: connector(timeout),
       headersTimeout: timeout,
       bodyTimeout: timeout,
     });
@@ -139,4 +140,14 @@ function headersOf(headers: Dispatcher.ResponseData["headers"]): ReadonlyMap<str
     value === undefined ? [] : [[name.toLowerCase(), String(value)] as const],
   );
   return new Map(entries);
+}
+
+function connector(timeout: number): buildConnector.connector {
+  const connect = undici().buildConnector({ timeout });
+  return (target, callback) =>
+    connect(target, (...[error, socket]) => {
+      if (error !== null) return callback(error, null);
+      passWholeBodies(socket);
+      return callback(null, socket);
+    });
 }

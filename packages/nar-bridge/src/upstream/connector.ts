@@ -3,7 +3,7 @@ import { request as requestHttp } from "node:http";
 import { request as requestHttps } from "node:https";
 import { isIP, type LookupFunction, type Socket } from "node:net";
 import type { SecureContext } from "node:tls";
-import { CastoreError } from "@castore/castore";
+import { CastoreError, passWholeBodies } from "@castore/castore";
 import type { buildConnector } from "undici";
 import { type AddressScope, addressScope, isWithinReach, literalScope } from "./address-scope.ts";
 import { undici } from "./lazy-modules.ts";
@@ -77,13 +77,18 @@ function lazyConnector(
   let plain: buildConnector.connector | undefined;
   let secure: buildConnector.connector | undefined;
   return (target, callback) => {
+    const connected: buildConnector.Callback = (...[error, socket]) => {
+      if (error !== null) return callback(error, null);
+      passWholeBodies(socket);
+      return callback(null, socket);
+    };
     try {
       if (target.protocol === "https:") {
         secure ??= undici().buildConnector({ ...plainOptions, secureContext: tlsContext() });
-        secure(target, callback);
+        secure(target, connected);
       } else {
         plain ??= undici().buildConnector(plainOptions);
-        plain(target, callback);
+        plain(target, connected);
       }
     } catch (error) {
       callback(error instanceof Error ? error : new Error("connect", { cause: error }), null);
