@@ -16,6 +16,8 @@ import { startShapingRelay } from "./shaping-relay.ts";
 
 const LINK = { bitsPerSecond: 100e6, roundTripMs: 20 };
 const MEMORY_MIB = 6_000;
+/** As the smallest of machines has. */
+const CPUS = 2;
 const SMALL_BYTES = 300e6;
 const LARGE_BYTES = 1_500e6;
 const ZSTD_LEVEL = 19;
@@ -44,7 +46,7 @@ export async function prepareNetboot({ scale }: BenchmarkOptions): Promise<Bench
     corpus: {
       ...{ smallBytes: small.bytes, smallFiles: small.files, smallXzBytes: small.xzBytes },
       ...{ largeBytes: large.bytes, largeFiles: large.files, largeXzBytes: large.xzBytes },
-      memoryMib: MEMORY_MIB,
+      ...{ memoryMib: MEMORY_MIB, cpus: CPUS },
     },
     async close() {
       for (const site of sites) await site.close();
@@ -135,7 +137,7 @@ async function bootOnce(server: CastoreProcess, log: string): Promise<Measures> 
   await using relay = await startShapingRelay(server.url, LINK);
   const start = performance.now();
   const script = `${relay.url}/boot.ipxe`;
-  await using machine = await startMachine({ script, memory: MEMORY_MIB, log });
+  await using machine = await startMachine({ script, memory: MEMORY_MIB, cpus: CPUS, log });
   await machine.answer("/");
   const seconds = (performance.now() - start) / 1000;
   const { bytesDown: linkBytes } = relay;

@@ -18,6 +18,7 @@ export interface MachineOptions {
   readonly network?: { readonly qemuArgs: readonly string[] };
   /** MiB of memory. */
   readonly memory?: number;
+  readonly cpus?: number;
   /** Its console is also written here, for whoever reads a report. */
   readonly log: string;
 }
@@ -51,7 +52,7 @@ export const GATEWAY = "10.0.2.2";
 
 /** Boots over HTTP from user networking: the machine sees this one as 10.0.2.2. */
 export async function startMachine(options: MachineOptions): Promise<VirtualMachine> {
-  const { script, image, disk, network, memory = 1024, log } = options;
+  const { script, image, disk, network, memory = 1024, cpus = 1, log } = options;
   const port = await freePort();
   const bootfile = script === undefined ? "" : `,bootfile=${script.replace(LOOPBACK, GATEWAY)}`;
   // Without the card's boot program, firmware has nothing but the disk.
@@ -60,7 +61,7 @@ export async function startMachine(options: MachineOptions): Promise<VirtualMach
   const child = spawn(
     "qemu-system-x86_64",
     [
-      ...["-machine", "q35", "-cpu", "max", "-accel", "tcg", "-smp", "1", "-m", `${memory}`],
+      ...["-machine", "q35", "-cpu", "max", "-accel", "tcg", "-smp", `${cpus}`, "-m", `${memory}`],
       ...["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"],
       ...["-device", `virtio-net-pci,netdev=net,mac=${MACHINE_NAME}${program}`],
       ...["-netdev", `user,id=net${bootfile},hostfwd=tcp:${LOOPBACK}:${port}-:8000`],
