@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { buildConnector, Dispatcher, Pool } from "undici";
+import type { Dispatcher, Pool } from "undici";
 import { CastoreError, isCastoreError } from "../castore-error.ts";
 import type { CallOptions } from "../streams/byte-source.ts";
 import { undici } from "./lazy-undici.ts";
@@ -53,7 +53,7 @@ export class ObjectHttp {
     this.#pool = new (undici().Pool)(origin, {
       connections: OBJECT_REQUESTS_MAX,
       pipelining: 1,
-      connect: connector(timeout),
+      connect: passWholeBodies(undici().buildConnector({ timeout })),
       headersTimeout: timeout,
       bodyTimeout: timeout,
     });
@@ -140,14 +140,4 @@ function headersOf(headers: Dispatcher.ResponseData["headers"]): ReadonlyMap<str
     value === undefined ? [] : [[name.toLowerCase(), String(value)] as const],
   );
   return new Map(entries);
-}
-
-function connector(timeout: number): buildConnector.connector {
-  const connect = undici().buildConnector({ timeout });
-  return (target, callback) =>
-    connect(target, (...[error, socket]) => {
-      if (error !== null) return callback(error, null);
-      passWholeBodies(socket);
-      return callback(null, socket);
-    });
 }

@@ -77,18 +77,15 @@ function lazyConnector(
   let plain: buildConnector.connector | undefined;
   let secure: buildConnector.connector | undefined;
   return (target, callback) => {
-    const connected: buildConnector.Callback = (...[error, socket]) => {
-      if (error !== null) return callback(error, null);
-      passWholeBodies(socket);
-      return callback(null, socket);
-    };
     try {
       if (target.protocol === "https:") {
-        secure ??= undici().buildConnector({ ...plainOptions, secureContext: tlsContext() });
-        secure(target, connected);
+        secure ??= passWholeBodies(
+          undici().buildConnector({ ...plainOptions, secureContext: tlsContext() }),
+        );
+        secure(target, callback);
       } else {
-        plain ??= undici().buildConnector(plainOptions);
-        plain(target, connected);
+        plain ??= passWholeBodies(undici().buildConnector(plainOptions));
+        plain(target, callback);
       }
     } catch (error) {
       callback(error instanceof Error ? error : new Error("connect", { cause: error }), null);
